@@ -1,0 +1,110 @@
+"""Makes the values of params.yaml the configuration: `python -m pipeline.compose --adopt`.
+
+After `dvc exp apply`, params.yaml holds an experiment's values, which the next composition would overwrite. Adopting
+writes into conf/config.yaml which option of a group they took and which values differ from it.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from ruamel.yaml import YAML
+
+from pipeline import files
+from pipeline.compose import ABSENT, CONF, PARAMS, Leaves, composed, differences, leaves, read, require_sound
+from pipeline.errors import ConfigError
+from pipeline.stage import require_params
+
+CONFIG = CONF / "config.yaml"
+
+
+def adopt() -> str:
+    """Write into conf/config.yaml what makes it compose the present params.yaml; say what was written.
+
+    ConfigError, and conf/config.yaml as it was, if no such configuration is found.
+    """
+    require_params()
+    target = read(PARAMS.read_text(encoding="utf-8"))
+    require_sound(target)
+    groups = _groups_of(target)
+    raw = _raw(*groups.values())
+    differing = differences(leaves(target), leaves(_resolved(raw)))
+    changed = {key: here for key, (here, _) in differing.items() if here != ABSENT and not _is_derived(raw, key)}
+    before = CONFIG.read_text(encoding="utf-8")
+    try:
+        _write_config(groups, changed)
+        text = composed()
+        left = [key for key in differences(leaves(target), leaves(read(text))) if not _is_derived(raw, key)]
+        if left:
+            raise ConfigError(f"no configuration was found that composes these keys of params.yaml: {', '.join(left)}")
+    except ConfigError:
+        CONFIG.write_text(before, encoding="utf-8")
+        raise
+    PARAMS.write_text(text, encoding="utf-8")
+    return f"{CONFIG} now composes params.yaml: {', '.join([*groups.values(), *changed]) or 'there was nothing to change'}"
+
+
+def _raw(*overrides: str) -> DictConfig:
+    """conf/ composed, interpolations unresolved and so unchecked: an option such as data=file is incomplete by itself."""
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def _resolved(raw: DictConfig) -> dict[str, Any]:
+    values = OmegaConf.to_container(OmegaConf.masked_copy(raw, [key for key in raw if key != "version"]), resolve=True)
+    return {**values, "version": 1}  # type: ignore[dict-item]
+
+
+def _is_derived(raw: DictConfig, key: str) -> bool:
+    """Whether composition computes the key, or a section that it is in, from others."""
+    node: Any = raw
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in node:
+            return False
+        if OmegaConf.is_interpolation(node, part):
+            return True
+        node = node[part]
+    return False
+
+
+def _groups_of(target: dict[str, Any]) -> dict[str, str]:
+    """Group → override, for each group of which another option than the configured one fits the values better."""
+    configured, overrides = _resolved(_raw()), {}
+    for group in sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name in target):
+        distances = {"": _distance(target, configured, group)}
+        for option in sorted((CONF / group).glob("*.yaml")):
+            override = f"{group}={option.stem}"
+            distances[override] = _distance(target, _resolved(_raw(override)), group)
+        best = min(distances, key=lambda override: distances[override])
+        if best:
+            overrides[group] = best
+    return overrides
+
+
+def _distance(target: dict[str, Any], values: dict[str, Any], group: str) -> int:
+    """How many keys of a section differ; an option of another source is never the one."""
+    here, there = target[group], values[group]
+    if here.get("source") != there.get("source"):
+        return sys.maxsize
+    return len(differences(leaves(here), leaves(there)))
+
+
+def _write_config(groups: dict[str, str], changed: Leaves) -> None:
+    file = YAML()
+    file.width = 120
+    file.indent(mapping=2, sequence=4, offset=2)
+    file.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    config = file.load(CONFIG)
+    for group, override in groups.items():
+        entry = next(each for each in config["defaults"] if isinstance(each, dict) and group in each)
+        entry[group] = override.split("=")[1]
+    for key, value in changed.items():
+        *sections, name = key.split(".")
+        section = config
+        for each in sections:
+            section = section.setdefault(each, {})
+        section[name] = value
+    with files.whole(CONFIG) as temporary, Path(temporary).open("w", encoding="utf-8") as stream:
+        file.dump(config, stream)

@@ -1,0 +1,87 @@
+"""Checkpoints that a killed training goes on from, and loading them without losing a tensor.
+
+They live in .checkpoints/ of the main checkout (in an experiment's copy too), in a folder named after all that the
+result depends on. So only the very same training finds them; they are removed when it has succeeded.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256 as digest_of
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, Trainer
+
+from pipeline.errors import ModelError
+from pipeline.files import sha256
+
+log = logging.getLogger(__name__)
+
+
+def key_of(values: dict[str, Any], *paths: Path) -> str:
+    """A name for all that a training's result depends on: its parameters, and the content of some paths."""
+    depends = {"values": values, "content": [sha256(path) for path in paths]}
+    return digest_of(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def checkpoint_folder(key: str) -> Iterator[Path]:
+    """The folder for a training's checkpoints; gone after success, there to go on from after anything else.
+
+    If a process that is still alive uses it (killing dvc leaves its child running), a fresh one is given.
+    """
+    root = Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints"
+    root.mkdir(exist_ok=True)
+    with (root / f"{key}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("The same training is running already; this one starts afresh beside it.")
+            with tempfile.TemporaryDirectory(prefix=f"{key}-", dir=root) as folder:
+                yield Path(folder)
+            return
+        folder = root / key
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
+        (root / f"{key}.lock").unlink(missing_ok=True)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint that was written whole; those cut off are removed."""
+    whole = []
+    for found in folder.glob("checkpoint-*"):
+        try:  # the Trainer writes this file last
+            whole.append((json.loads((found / "trainer_state.json").read_text())["global_step"], found))
+        except (OSError, ValueError, KeyError):
+            shutil.rmtree(found)
+    return max(whole)[1] if whole else None
+
+
+def load_weights(model: PreTrainedModel, checkpoint: Path) -> None:
+    """Copy a checkpoint's weights into the model, every tensor; ModelError if they do not match one to one.
+
+    The Trainer's own loading matches names as they are on disk, which are not those in memory for every
+    architecture: GPT-NeoX's output head is embed_out there and lm_head here, and was silently left as it was.
+    from_pretrained translates names, so the checkpoint goes through it.
+    """
+    saved = type(model).from_pretrained(checkpoint, dtype=next(model.parameters()).dtype, local_files_only=True)
+    try:
+        model.load_state_dict(saved.state_dict(), strict=True)
+    except RuntimeError as error:
+        raise ModelError(f"{checkpoint} does not fit the model; remove it and train anew: {error}") from None
+
+
+class StrictTrainer(Trainer):
+    """The Trainer, with checkpoints loaded by `load_weights`: on resuming and for the best model."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
+        load_weights(model or self.model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        load_weights(self.model, Path(self.state.best_model_checkpoint))

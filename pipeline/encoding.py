@@ -1,0 +1,76 @@
+"""Prompt and completion → token ids, in one way for training and for evaluation.
+
+The prompt is always encoded by itself, as it is when the model is asked; so training sees the very ids that the
+prompt has in evaluation, whatever the tokenizer would merge across the border. The end-of-text token is part of the
+completion, and of the loss: a model that never sees it never stops.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from tokenizers import Tokenizer
+
+from pipeline.errors import ModelError
+from pipeline.files import read_json
+
+IGNORED = -100  # PyTorch's cross entropy leaves such labels out of the loss
+
+
+class Encoder(NamedTuple):
+    tokenizer: Tokenizer
+    bos: int | None  # the id that the tokenizer puts before a prompt by itself, if any
+    eos: int
+
+    def prompts(self, texts: Iterable[str]) -> list[list[int]]:
+        return [found.ids for found in self.tokenizer.encode_batch_fast(list(texts))]
+
+    def completions(self, texts: Iterable[str]) -> list[list[int]]:
+        batch = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [[*found.ids, self.eos] for found in batch]
+
+
+class Example(NamedTuple):
+    input_ids: list[int]
+    labels: list[int]  # as long as input_ids; IGNORED where nothing is learned
+    truncated: int  # tokens cut off
+
+
+def load_encoder(folder: Path) -> Encoder:
+    """The fast tokenizer of a model folder, without the seconds that importing transformers takes."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    name = config.get("eos_token")
+    name = name["content"] if isinstance(name, dict) else name
+    eos = tokenizer.token_to_id(name) if name else None
+    if eos is None:
+        raise ModelError(f"{folder}: the tokenizer has no end-of-text token (eos_token in tokenizer_config.json)")
+    before = tokenizer.encode("").ids
+    return Encoder(tokenizer, before[0] if before else None, eos)
+
+
+def join(prompt: list[int], completion: list[int], max_length: int, loss: str = "completion", bos: int | None = None) -> Example:
+    """One row's input_ids and labels, of at most `max_length` tokens.
+
+    A row that is too long first loses the start of its prompt, down to a quarter of max_length; then the end of its
+    completion, and with it the end-of-text token, for the answer does not end there. So labels are always left.
+
+    >>> join([1, 2], [3, 9], max_length=8)
+    Example(input_ids=[1, 2, 3, 9], labels=[-100, -100, 3, 9], truncated=0)
+    """
+    room = max(max_length - len(completion), max_length // 4)
+    kept = shortened(prompt, room, bos)
+    input_ids = (kept + completion)[:max_length]
+    labels = [IGNORED] * len(kept) + input_ids[len(kept) :] if loss == "completion" else list(input_ids)
+    return Example(input_ids, labels, len(prompt) + len(completion) - len(input_ids))
+
+
+def shortened(prompt: list[int], room: int, bos: int | None) -> list[int]:
+    """The last `room` tokens of a prompt: its end asks for the answer. A start token stays where it was."""
+    if len(prompt) <= room:
+        return prompt
+    if bos is not None and prompt[0] == bos:
+        return [bos, *prompt[len(prompt) - room + 1 :]]
+    return prompt[len(prompt) - room :]

@@ -1,0 +1,105 @@
+"""Brings the dataset and the base model; what comes after needs no network.
+
+    python -m pipeline.fetch instance=data     data section  → data/raw/rows.parquet
+    python -m pipeline.fetch instance=model    model section → models/base/
+
+Each writes metrics/fetch/INSTANCE.json with the resolved revision: the hub's commit, or a local source's SHA-256.
+"""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline import hub, rows, weights
+from pipeline.errors import ModelError
+from pipeline.files import sha256, whole, write_json
+from pipeline.params import FileRows, FolderModel, GeneratedRows, HubModel, HubRows, Params, ScratchModel
+from pipeline.stage import stage
+
+log = logging.getLogger(__name__)
+
+RAW, BASE, METRICS = Path("data/raw"), Path("models/base"), Path("metrics/fetch")
+# What a model folder may hold beside what a causal language model needs (optimizer states, pickles) stays behind.
+MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+
+
+def fetch_data(source: FileRows | GeneratedRows | HubRows) -> dict[str, Any]:
+    """Write the source's rows, columns as they are, to data/raw; return the metrics."""
+    loaded = rows.load(source)
+    with whole(RAW) as folder:
+        folder.mkdir()
+        pq.write_table(loaded.table, folder / "rows.parquet", compression="zstd")
+        checksum, size = sha256(folder / "rows.parquet"), (folder / "rows.parquet").stat().st_size
+    return {
+        "rows": loaded.table.num_rows,
+        "columns": loaded.table.num_columns,
+        "bytes": size,
+        "revision": loaded.revision,
+        "sha256": checksum,
+    }
+
+
+def fetch_model(model: HubModel | FolderModel | ScratchModel) -> dict[str, Any]:
+    """Write the model, proved to load, to models/base; return the metrics."""
+    with whole(BASE) as folder:
+        folder.mkdir()
+        if isinstance(model, HubModel):
+            source = hub.snapshot(model.name, model.revision, "model")
+            _copy(weights.require_model_folder(str(source)), folder)
+            revision = source.name
+        elif isinstance(model, FolderModel):
+            source = weights.require_model_folder(model.path)
+            revision = _require_unchanged(model, source)
+            _copy(source, folder)
+        else:
+            from pipeline.scratch import build
+
+            build(model, folder)
+            revision = sha256(folder)
+        return {**_proved(folder), "revision": revision}
+
+
+def _require_unchanged(model: FolderModel, folder: Path) -> str:
+    found = sha256(folder)
+    if model.sha256 not in (None, found):
+        raise ModelError(f"{model.path} has changed since params.yaml was composed; compose anew: make params")
+    return found
+
+
+def _copy(source: Path, target: Path) -> None:
+    for pattern in MODEL_FILES:
+        for file in source.glob(pattern):
+            shutil.copyfile(file, target / file.name)
+
+
+def _proved(folder: Path) -> dict[str, Any]:
+    """Load model and tokenizer, so that what cannot work ends here; a tokenizer file that lacks is written."""
+    tokenizer = weights.load_tokenizer(folder)
+    model = weights.load_model(folder)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer)} tokens, the model embeds {model.get_input_embeddings().num_embeddings}: "
+            "it is not this model's tokenizer"
+        )
+    if not all((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
+        tokenizer.save_pretrained(folder)
+    if not (folder / "tokenizer.json").exists():
+        raise ModelError("the tokenizer has no fast version (tokenizer.json), which the tokenize stage needs")
+    return {"architecture": type(model).__name__, "parameters": model.num_parameters()}
+
+
+@stage("fetch", instances=("data", "model"))
+def main(params: Params, instance: str) -> None:
+    metrics = fetch_data(params.data) if instance == "data" else fetch_model(params.model)
+    write_json(METRICS / f"{instance}.json", metrics)
+    if instance == "data":
+        log.info("%s rows with %s columns in %s/", f"{metrics['rows']:,}", metrics["columns"], RAW)
+    else:
+        log.info("%s with %s parameters in %s/", metrics["architecture"], f"{metrics['parameters']:,}", BASE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Reading and writing files: an output appears whole under its name, or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path` to write a file or folder to; rename it to `path` if all went well.
+
+    Two processes that write the same output do not meet: each has its own temporary name, the last rename wins.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_orphans(path)
+    temporary = path.parent / f".{path.name}.{os.getpid()}"
+    try:
+        yield temporary
+        _replace(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    if path.is_dir():  # a folder cannot be renamed over one that holds files
+        old = path.parent / f".{path.name}.{os.getpid()}-old"
+        path.rename(old)
+        temporary.rename(path)
+        _remove(old)
+    else:
+        os.replace(temporary, path)
+
+
+def _remove_orphans(path: Path) -> None:
+    """Remove what a killed process left behind."""
+    for orphan in path.parent.glob(f".{path.name}.*"):
+        owner = orphan.name.rsplit(".", 1)[-1].removesuffix("-old")
+        if owner.isdigit() and not _is_alive(int(owner)):
+            _remove(orphan)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write metrics: sorted neither nor rounded, no NaN (DVC shows NaN as changed for ever)."""
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_jsonl(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
+    """The (first `limit`) rows of a JSON Lines file; DataError with the line's number where one is no JSON object."""
+    rows = []
+    # Lines end at \n alone: str.splitlines would also cut at U+2028 and others that JSON leaves as they are.
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                if len(rows) == limit:
+                    break
+                if line.strip():
+                    rows.append(_json_object(line, f"{path}, line {number}"))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not UTF-8 text after line {len(rows)} ({error.reason})") from None
+    return rows
+
+
+def _json_object(text: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error.msg}, column {error.colno}); expected one object a line") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: a JSON {type(row).__name__}; expected an object, such as {{\"question\": …}}")
+    return row
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file; of a folder, that of its files' relative names and contents (hidden files left out)."""
+    digest = hashlib.sha256()
+    if path.is_file():
+        _update(digest, path)
+        return digest.hexdigest()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        name = file.relative_to(path)
+        if not any(part.startswith(".") for part in name.parts):
+            digest.update(f"{name.as_posix()}\0{file.stat().st_size}\0".encode())
+            _update(digest, file)
+    return digest.hexdigest()
+
+
+def _update(digest: Any, file: Path) -> None:
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+
+
+def local_path(path: str) -> Path:
+    """A path from the parameters: a relative one counts from here, or from the main checkout in an experiment's copy.
+
+    DVC runs queued experiments in a copy of the tracked files; DVC_ROOT names the checkout they came from.
+    """
+    here = Path(path).expanduser()
+    in_checkout = Path(os.environ.get("DVC_ROOT", ".")) / here
+    return here if here.exists() or not in_checkout.exists() else in_checkout

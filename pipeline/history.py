@@ -1,0 +1,77 @@
+"""What a training did step by step: shown while it runs, written for `dvc plots` and the page."""
+
+import csv
+import logging
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from pipeline.errors import ModelError
+from pipeline.files import whole
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ("step", "loss", "validation_loss", "learning_rate")
+LOGGED = {"loss": "loss", "eval_validation_loss": "validation_loss", "learning_rate": "learning_rate"}
+Row = dict[str, Any]
+
+
+class HistoryCallback(TrainerCallback):
+    """A progress bar with the losses in a terminal, a line a log elsewhere; ends a training whose loss is broken."""
+
+    bar: tqdm | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", unit="step", disable=None)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        assert self.bar is not None
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Row | None = None, **_: Any
+    ) -> None:
+        row = {name: logs[key] for key, name in LOGGED.items() if logs and key in logs}
+        for name in ("loss", "validation_loss"):
+            if not math.isfinite(row.get(name, 0.0)):
+                raise ModelError(
+                    f"{name} is {row[name]} at step {state.global_step}: training has diverged. "
+                    "Lower train.learning_rate, or raise train.warmup_steps"
+                )
+        if not row:
+            return
+        text = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
+        if sys.stderr.isatty() and self.bar is not None:
+            self.bar.set_postfix_str(text)
+        else:
+            log.info("step %s/%s  %s", state.global_step, state.max_steps, text)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def rows_of(log_history: list[Row]) -> list[Row]:
+    """One row a step from what the Trainer logged, timings left out; a resumed training evaluates a step twice.
+
+    >>> rows_of([{"step": 0, "eval_validation_loss": 5.0, "eval_runtime": 1.2}, {"step": 2, "loss": 4.0}])
+    [{'step': 0, 'validation_loss': 5.0}, {'step': 2, 'loss': 4.0}]
+    """
+    rows: dict[int, Row] = {}
+    for entry in log_history:
+        row = {name: entry[key] for key, name in LOGGED.items() if key in entry}
+        if row:
+            rows[entry["step"]] = {"step": entry["step"], **row, **rows.get(entry["step"], {})}
+    return list(rows.values())
+
+
+def write_history(path: Path, rows: list[Row]) -> None:
+    with whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, delimiter="\t", lineterminator="\n", restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+

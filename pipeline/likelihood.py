@@ -1,0 +1,76 @@
+"""How probable a model holds the held-out texts: loss in nats a token, and perplexity."""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from pipeline.encoding import IGNORED, Example
+from pipeline.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TOKENS_A_BATCH = 8192  # bounds the logits, by far the largest tensor: tokens × vocabulary
+
+
+def row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Per row the summed loss in nats and the number of tokens it is summed over: (rows, 2), in float32.
+
+    logits (rows, positions, vocabulary), of which position i predicts label i + 1; labels (rows, positions).
+    """
+    targets = labels[:, 1:]
+    losses = cross_entropy(logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    summed = losses.view(targets.shape).sum(dim=1)
+    return torch.stack([summed, (targets != IGNORED).sum(dim=1).float()], dim=1)
+
+
+def pad(examples: list[Example], padding: int) -> dict[str, torch.Tensor]:
+    """One batch, padded on the right: input_ids, attention_mask, labels, each (rows, longest)."""
+    longest = max(len(each.input_ids) for each in examples)
+
+    def padded(rows: list[list[int]], value: int) -> torch.Tensor:
+        return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+
+    return {
+        "input_ids": padded([each.input_ids for each in examples], padding),
+        "attention_mask": padded([[1] * len(each.input_ids) for each in examples], 0),
+        "labels": padded([each.labels for each in examples], IGNORED),
+    }
+
+
+@torch.inference_mode()
+def held_out_loss(model: "PreTrainedModel", examples: list[Example], padding: int) -> float:
+    """The mean loss over all labelled tokens of all examples, in nats a token: a long answer weighs more than a short.
+
+    ModelError if there is no such token, or if the loss is not finite.
+    """
+    total, tokens = 0.0, 0.0
+    for batch in tqdm(batches_by_length(examples, TOKENS_A_BATCH), desc="loss", unit="batch", disable=None):
+        inputs = {name: tensor.to(model.device) for name, tensor in pad(batch, padding).items()}
+        labels = inputs.pop("labels")
+        summed = row_losses(model(**inputs).logits, labels).double().sum(dim=0)
+        total, tokens = total + summed[0].item(), tokens + summed[1].item()
+    if not tokens:
+        raise ModelError("the test rows hold no token to predict")
+    if not math.isfinite(total):
+        raise ModelError("the model's loss on the test rows is not a number; its weights are broken: train it again")
+    return total / tokens
+
+
+def batches_by_length(examples: list[Example], tokens: int) -> list[list[Example]]:
+    """The examples, longest first, in batches of at most `tokens` tokens with padding (one row may be longer)."""
+    batches: list[list[Example]] = []
+    for example in sorted(examples, key=lambda each: -len(each.input_ids)):
+        if batches and len(batches[-1][0].input_ids) * (len(batches[-1]) + 1) <= tokens:
+            batches[-1].append(example)
+        else:
+            batches.append([example])
+    return batches
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss); the largest float where that would overflow."""
+    return math.exp(min(loss, 709.0))

@@ -1,0 +1,316 @@
+"""The schema of params.yaml: one class a section, one stage a section (fetch reads `data` and `model`).
+
+`check` holds for composition (see hydra_plugins/checked_params.py) and for the start of each stage alike:
+unknown keys, types and ranges are all reported together.
+"""
+
+import difflib
+import re
+from typing import Annotated, Any, Literal, Union, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import ConfigError
+from pipeline.templates import template_faults
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A section refuses unknown keys, and a text where a number belongs."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+class Rows(Section):
+    """What every source of rows knows."""
+
+    columns: dict[str, str] | None
+    """task's column → source's column; null: the source's columns bear the task's names (see pipeline/tasks.py)"""
+    limit: Positive | None
+    """rows to take from the source's beginning; null: all"""
+
+
+class GeneratedRows(Rows):
+    source: Literal["generated"]
+    path: Text
+    """the knowledge file that the dialogues are generated from"""
+    sha256: str | None
+    """of the file, written by composition: so a changed file is a changed parameter"""
+    rows: Positive
+    """dialogues to generate, faults and duplicates included"""
+    seed: Seed
+
+
+class FileRows(Rows):
+    source: Literal["file"]
+    path: Text
+    """.jsonl, .json, .csv or .parquet; a relative path counts from the project's root"""
+    sha256: str | None
+
+
+class HubRows(Rows):
+    source: Literal["hub"]
+    name: Text
+    """OWNER/NAME on the Hugging Face hub"""
+    revision: Text
+    """branch, tag or commit; `python -m pipeline.pin` replaces it by the commit"""
+    split: Text
+
+
+class ScratchModel(Section):
+    """A GPT-NeoX with random weights and a byte-level BPE trained on the rows of `data`."""
+
+    source: Literal["scratch"]
+    seed: Seed
+    vocabulary: Annotated[int, Field(ge=300)]
+    """tokens, the two special ones and the 256 bytes included"""
+    positions: Positive
+    """longest sequence, in tokens"""
+    layers: Positive
+    hidden_size: Positive
+    heads: Positive
+    data: "Data"
+    """the rows that the tokenizer is trained on; conf/model/scratch.yaml points it at the `data` section"""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "ScratchModel":
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} must be a multiple of heads {self.heads}")
+        return self
+
+
+class FolderModel(Section):
+    source: Literal["folder"]
+    path: Text
+    """a folder with config.json, *.safetensors and the tokenizer; relative paths count from the project's root"""
+    sha256: str | None
+
+
+class HubModel(Section):
+    source: Literal["hub"]
+    name: Text
+    revision: Text
+
+
+Data = Annotated[Union[GeneratedRows, FileRows, HubRows], Field(discriminator="source")]
+Model = Annotated[Union[ScratchModel, FolderModel, HubModel], Field(discriminator="source")]
+
+
+class Clean(Section):
+    question_prefixes: list[Text]
+    """removed from the start of a question, as a whole and once each"""
+    boilerplate: list[Text]
+    """regular expressions (case ignored); an answer of which they leave no letter or digit is dropped"""
+
+    @model_validator(mode="after")
+    def _patterns(self) -> "Clean":
+        for pattern in self.boilerplate:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"boilerplate {pattern!r} is not a regular expression: {error}") from None
+        return self
+
+
+class Template(Section):
+    prompt: str
+    """holds {question} once; what the model is given"""
+    completion: str
+    """holds {answer} once; what the model is to write after the prompt"""
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> "Template":
+        faults = template_faults(self.prompt, self.completion)
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+class Near(Section):
+    threshold: Fraction
+    """Jaccard similarity of two texts' word bigrams from which on they are near to each other"""
+    min_words: Annotated[int, Field(ge=2)]
+    """shorter texts have too few bigrams to tell near from different: questions count only when equal, answers never"""
+
+
+class Format(Section):
+    seed: Seed
+    """of the hash that sends a question to its split"""
+    test_fraction: Fraction
+    validation_fraction: Fraction
+    near: Near
+    template: Template
+
+    @model_validator(mode="after")
+    def _some_train(self) -> "Format":
+        if self.test_fraction + self.validation_fraction >= 1:
+            raise ValueError("test_fraction + validation_fraction must leave something to train on (less than 1)")
+        return self
+
+
+class Tokenize(Section):
+    max_length: Annotated[int, Field(ge=8)]
+    """tokens a row, prompt, completion and end of text together"""
+    loss: Literal["completion", "full"]
+    """what is learned: the completion alone, or the prompt too"""
+
+
+class EarlyStopping(Section):
+    patience: Positive | None
+    """evaluations without improvement after which training stops; null: never"""
+    threshold: Annotated[float, Field(ge=0)]
+    """least fall of the validation loss that counts as improvement, in nats a token"""
+
+
+class Train(Section):
+    seed: Seed
+    epochs: Annotated[float, Field(gt=0)]
+    max_steps: Positive | None
+    """optimizer steps; overrides epochs; null: as many as the epochs take"""
+    batch_size: Positive
+    """rows in a forward pass"""
+    gradient_accumulation: Positive
+    """forward passes in an optimizer step"""
+    eval_batch_size: Positive
+    optimizer: Literal["adamw_torch", "adafactor", "sgd"]
+    learning_rate: Annotated[float, Field(gt=0, lt=10)]
+    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    precision: Literal["fp32", "bf16"]
+    """bf16: autocast; the weights stay in float32"""
+    group_by_length: bool
+    """rows of like length share a batch, so that little of it is padding"""
+    gradient_checkpointing: bool
+    logging_steps: Positive
+    eval_steps: Positive | None
+    """optimizer steps between two evaluations, each with a checkpoint; null: once an epoch"""
+    keep_best: bool
+    """keep the weights of the lowest validation loss, not the last"""
+    early_stopping: EarlyStopping
+
+
+class Compute(Section):
+    device: Literal["auto", "cpu", "cuda"]
+    """auto: CUDA where there is a card, else the CPU"""
+
+
+class Evaluate(Section):
+    limit: Positive | None
+    """test rows to answer, from the first; null: all"""
+    max_new_tokens: Positive
+    """longest answer in tokens, the prompt not counted"""
+    batch_size: Positive
+    """prompts answered side by side; without effect on the answers"""
+
+
+class Compare(Section):
+    examples: Positive
+    """test rows shown side by side on the page"""
+
+
+class Params(Section):
+    version: Literal[1]
+    """of this schema"""
+    data: Data
+    model: Model
+    clean: Clean
+    format: Format
+    tokenize: Tokenize
+    train: Train
+    compute: Compute
+    evaluate: Evaluate
+    compare: Compare
+
+
+# Pydantic's words → ours.
+WORDS = {
+    "Input should be": "expected",
+    "String should have at least 1 character": "expected some text",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "text",
+    "a valid boolean": "true or false",
+    "a valid list": "a list",
+    "a valid dictionary": "keys with values",
+}
+
+
+def check(values: dict[str, Any]) -> Params:
+    """Return the checked parameters, or raise ConfigError that names every fault, one a line."""
+    if faults := faults_of(values):
+        raise ConfigError(describe(faults))
+    return Params.model_validate(values)
+
+
+def faults_of(values: dict[str, Any]) -> list[str]:
+    """One line for each fault of the parameters: unknown and missing keys, types, ranges, contradictions."""
+    try:
+        Params.model_validate(values)
+    except ValidationError as error:
+        found = [fault(details, values) for details in error.errors()]
+        # model.data is the data section once more, for model=scratch: its faults are told once.
+        return [each for each in found if each.removeprefix("model.") == each or each.removeprefix("model.") not in found]
+    return []
+
+
+def describe(faults: list[str]) -> str:
+    head = "1 parameter is wrong:" if len(faults) == 1 else f"{len(faults)} parameters are wrong:"
+    return "\n".join([head, *(f"  {each}" for each in faults)])
+
+
+def fault(details: Any, values: dict[str, Any]) -> str:
+    """One line for one of pydantic's faults: the key as it is written in params.yaml, the value, what was expected."""
+    loc = list(details["loc"])
+    path = [part for i, part in enumerate(loc) if not _is_union_tag(loc, i, values)]
+    key, kind, given = ".".join(str(part) for part in path), details["type"], details["input"]
+    if kind.startswith("union_tag"):
+        found = given.get("source") if isinstance(given, dict) else given
+        return f"{key}.source: {found!r}; expected {details['ctx'].get('expected_tags', 'a source')}"
+    if kind == "extra_forbidden":
+        return f"{key}: unknown key{_suggestion(path, loc)}"
+    if kind == "missing":
+        return f"{key}: missing; compose params.yaml anew: make params"
+    if kind == "value_error":
+        return f"{key}: {details['ctx']['error']}"
+    if given is None:
+        return f"{key}: is null; expected a value"
+    expected = details["msg"]
+    for theirs, ours in WORDS.items():
+        expected = expected.replace(theirs, ours)
+    return f"{key}: {given!r} is not right; {expected}"
+
+
+def _is_union_tag(loc: list[Any], i: int, values: Any) -> bool:
+    """Pydantic puts a union's tag (data.FILE.path) into the location; params.yaml knows no such key."""
+    for part in loc[:i]:
+        if isinstance(values, dict) and part in values:
+            values = values[part]
+    is_last = i == len(loc) - 1
+    return isinstance(values, dict) and values.get("source") == loc[i] and not is_last
+
+
+def _suggestion(path: list[Any], loc: list[Any]) -> str:
+    known: list[str] = list(Params.model_fields)
+    section: Any = Params
+    for part in loc[:-1]:
+        section = _step(section, part)
+        known = list(section.model_fields) if isinstance(section, type) and issubclass(section, Section) else known
+    near = difflib.get_close_matches(str(path[-1]), known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"
+
+
+def _step(section: Any, part: Any) -> Any:
+    """The class behind one part of a location: a field's section, or a union's member with that tag."""
+    if isinstance(section, type) and issubclass(section, Section):
+        return section.model_fields[part].annotation if part in section.model_fields else section
+    for member in get_args(section):
+        if part in get_args(member.model_fields["source"].annotation):
+            return member
+    return section

@@ -1,0 +1,80 @@
+"""A small GPT-NeoX with random weights and a tokenizer trained on the rows, both by seed: `model=scratch`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.params import ScratchModel
+from pipeline.rows import load
+
+END_OF_TEXT, PADDING = "<|endoftext|>", "<|padding|>"
+
+
+def build(model: ScratchModel, folder: Path) -> None:
+    """Write the model and its tokenizer to `folder`.
+
+    The tokenizer has GPT-NeoX's form (byte-level BPE, so no text is unknown) with at most `model.vocabulary` tokens.
+    """
+    import torch
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    table = load(model.data).table
+    tokenizer = train_tokenizer(texts_of(table, model.data.columns), model.vocabulary, model.positions)
+    tokenizer.save_pretrained(folder)
+    config = GPTNeoXConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=model.positions,
+        num_hidden_layers=model.layers,
+        hidden_size=model.hidden_size,
+        intermediate_size=4 * model.hidden_size,
+        num_attention_heads=model.heads,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(model.seed)
+    GPTNeoXForCausalLM(config).save_pretrained(folder)
+
+
+def texts_of(table: pa.Table, columns: dict[str, str] | None) -> Iterator[str]:
+    """The texts of the columns that the task uses, chat messages flattened."""
+    for name in columns.values() if columns else table.column_names:
+        for value in table.column(name).to_pylist():
+            yield from _strings(value)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from _strings(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _strings(each)
+
+
+def train_tokenizer(texts: Iterator[str], vocabulary: int, positions: int) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END_OF_TEXT, PADDING],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        unk_token=END_OF_TEXT,
+        pad_token=PADDING,
+        model_max_length=positions,
+    )

@@ -1,0 +1,108 @@
+"""The edge of every stage: parameters in, checked; faults out as one message; time and memory beside the metrics."""
+
+import functools
+import logging
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.files import write_json
+from pipeline.params import Params, check
+
+log = logging.getLogger(__name__)
+
+RESTORE = (
+    "DVC removes a stage's outputs before it runs it. To have the last good ones back:\n"
+    "  dvc checkout\n"
+    "  git restore metrics"
+)
+
+
+def stage(name: str, instances: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[[], None]]:
+    """Make a function of the checked parameters (and of the instance, if there are any) the entry of a stage.
+
+    The entry reads the params.yaml of the folder it is run in; Hydra's overrides on the command line hold for one run.
+    """
+
+    def decorate(run: Callable[..., None]) -> Callable[[], None]:
+        def job(cfg: DictConfig) -> None:
+            with faults_as_messages(name):
+                values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+                instance = _instance(name, values.pop("instance"), instances)
+                _timed(run, check(values), instance, Path("metrics/runtime") / name)
+
+        @functools.wraps(run)
+        def main() -> None:
+            with faults_as_messages(name):
+                require_params()
+            conf = str(Path("conf").resolve())
+            hydra.main(version_base="1.3", config_path=conf, config_name="stage")(job)()
+
+        return main
+
+    return decorate
+
+
+@contextmanager
+def faults_as_messages(name: str) -> Iterator[None]:
+    """End the process with exit code 1 and one message for what the user can mend; let defects of ours be seen."""
+    try:
+        yield
+    except PipelineError as error:
+        message = str(error)
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        message = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    except KeyboardInterrupt:
+        message = "interrupted"
+    else:
+        return
+    hint = f"\n\n{RESTORE}" if "DVC_STAGE" in os.environ else ""
+    sys.stdout.flush()
+    sys.stderr.write(f"\n{name} stopped: {message.rstrip()}{hint}\n")
+    sys.exit(1)
+
+
+def require_params() -> None:
+    """Raise ConfigError unless this is the project's root with a params.yaml that is YAML."""
+    if not Path("conf/stage.yaml").exists():
+        raise ConfigError("conf/stage.yaml is not here: run the stages in the project's root")
+    if not Path("params.yaml").exists():
+        raise ConfigError("params.yaml is missing; compose it from conf/: make params")
+    try:
+        values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"params.yaml is not YAML; compose it from conf/: make params\n{error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError("params.yaml holds no sections; compose it from conf/: make params")
+
+
+def _instance(name: str, given: str | None, instances: tuple[str, ...]) -> str | None:
+    if instances and given not in instances:
+        choices = " or ".join(f"instance={each}" for each in instances)
+        raise ConfigError(f"python -m pipeline.{name} needs {choices}" + (f", not {given}" if given else ""))
+    return given if instances else None
+
+
+def _timed(run: Callable[..., None], params: Params, instance: str | None, runtime: Path) -> None:
+    started = time.perf_counter()
+    if instance:
+        run(params, instance)
+        runtime = runtime / instance
+    else:
+        run(params)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    seconds = round(time.perf_counter() - started, 2)
+    write_json(runtime.with_suffix(".json"), {"seconds": seconds, "peak_memory_gb": round(peak / 1e9, 3)})

@@ -1,0 +1,35 @@
+"""Text as people wrote it → text that can be compared."""
+
+import re
+import unicodedata
+
+INVISIBLE = re.compile("[\u200b\u2060\ufeff\x00]")  # zero-width space, word joiner, byte order mark, NUL
+WORD = re.compile(r"\w+")
+
+
+def collapse(text: str) -> str:
+    r"""Every run of whitespace, no-break spaces included, to one space; none at the ends.
+
+    >>> collapse(" Hi\u00a0doctor, \n\n thanks ")
+    'Hi doctor, thanks'
+    """
+    return " ".join(INVISIBLE.sub("", text).split())
+
+
+def tidy(text: str) -> str:
+    r"""As `collapse`, but line breaks stay, at most two in a row: for texts whose lines mean something.
+
+    >>> tidy("def f():\u00a0\n\n\n\n  return 1 ")
+    'def f():\n\n  return 1'
+    """
+    lines = [re.sub(r"(?<=\S)[^\S\n]+", " ", line).rstrip() for line in INVISIBLE.sub("", text).splitlines()]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def words(text: str) -> list[str]:
+    """The words of a text for comparison: compatibility forms and case folded, punctuation left out.
+
+    >>> words("What\u2019s  Ｈ２Ｏ, doctor?")
+    ['what', 's', 'h2o', 'doctor']
+    """
+    return WORD.findall(unicodedata.normalize("NFKC", text).casefold())

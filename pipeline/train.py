@@ -1,0 +1,186 @@
+"""Fine-tunes the base model on the tokenized rows with the Hugging Face Trainer.
+
+    python -m pipeline.train     data/tokenized/, models/base/ → models/finetuned/, metrics/train/history.tsv,
+                                 metrics/train.json
+
+models/finetuned/ holds safetensors, tokenizer and generation config: from_pretrained("models/finetuned") just works.
+A training that was killed goes on from its last checkpoint (see pipeline/checkpoints.py) and ends as if it had not been.
+"""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.parquet as pq
+import torch
+import transformers
+from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, TrainingArguments
+
+from pipeline.checkpoints import StrictTrainer, checkpoint_folder, key_of, last_checkpoint
+from pipeline.devices import device_of
+from pipeline.encoding import Example
+from pipeline.files import whole, write_json
+from pipeline.history import HistoryCallback, rows_of, write_history
+from pipeline.likelihood import pad, row_losses
+from pipeline.params import Params, Train
+from pipeline.stage import stage
+from pipeline.weights import load_model, load_tokenizer, positions_of
+
+log = logging.getLogger(__name__)
+
+TOKENIZED, BASE, FINETUNED = Path("data/tokenized"), Path("models/base"), Path("models/finetuned")
+HISTORY, METRICS = Path("metrics/train/history.tsv"), Path("metrics/train.json")
+
+
+def arguments_of(options: Train, folder: Path, device: torch.device) -> TrainingArguments:
+    """The Trainer's arguments; what they do not say is its default."""
+    evaluation = "epoch" if options.eval_steps is None else "steps"
+    return TrainingArguments(
+        output_dir=str(folder),
+        seed=options.seed,
+        num_train_epochs=options.epochs,
+        max_steps=options.max_steps or -1,
+        per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=options.eval_batch_size,
+        gradient_accumulation_steps=options.gradient_accumulation,
+        optim=options.optimizer,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type=options.scheduler,
+        warmup_steps=options.warmup_steps,
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        bf16=options.precision == "bf16",
+        activation_checkpointing=options.gradient_checkpointing,
+        train_sampling_strategy="group_by_length" if options.group_by_length else "random",
+        use_cpu=device.type == "cpu",
+        logging_steps=options.logging_steps,
+        logging_nan_inf_filter=False,  # it would show the last finite loss instead
+        eval_strategy=evaluation,
+        eval_steps=options.eval_steps,
+        eval_on_start=True,
+        save_strategy=evaluation,
+        save_steps=options.eval_steps or 500,
+        save_total_limit=1,
+        load_best_model_at_end=options.keep_best,
+        metric_for_best_model="validation_loss",
+        greater_is_better=False,
+        remove_unused_columns=False,
+        length_column_name="length",
+        dataloader_pin_memory=device.type == "cuda",
+        report_to="none",
+        disable_tqdm=True,  # HistoryCallback shows progress
+    )
+
+
+def details(model: PreTrainedModel, tokens: int, accumulation: int) -> dict[str, Any]:
+    """Size and cost of a model, as the tutorial prints them.
+
+    FLOPs of one optimizer step on `accumulation` sequences of `tokens` tokens: 6 × parameters without the input
+    embedding × tokens (Kaplan et al. 2020, "Scaling Laws for Neural Language Models", and what transformers'
+    floating_point_ops computed as long as it was there).
+    """
+    embedded = model.get_input_embeddings().weight.numel()
+    flops = 6 * (model.num_parameters() - embedded) * tokens * accumulation
+    return {
+        "parameters": model.num_parameters(),
+        "trainable_parameters": model.num_parameters(only_trainable=True),
+        "memory_gb": model.get_memory_footprint() / 1e9,
+        "gflops_per_step": flops / 1e9,
+    }
+
+
+def validation_loss(prediction: EvalPrediction) -> dict[str, float]:
+    """The loss in nats a token over all validation rows; the Trainer's own mean weighs rows alike, short or long."""
+    summed, tokens = prediction.predictions.astype("float64").sum(axis=0)
+    return {"validation_loss": float(summed / tokens)}
+
+
+def build_trainer(options: Train, folder: Path, device: torch.device) -> StrictTrainer:
+    """The Trainer over the tokenized rows, with the base model in it."""
+    model, tokenizer = load_model(BASE), load_tokenizer(BASE)
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return pad([Example(row["input_ids"], row["labels"], 0) for row in rows], tokenizer.pad_token_id)
+
+    trainer = StrictTrainer(
+        model=model,
+        args=arguments_of(options, folder, device),
+        train_dataset=datasets.Dataset(pq.read_table(TOKENIZED / "train.parquet")),
+        eval_dataset=datasets.Dataset(pq.read_table(TOKENIZED / "validation.parquet")),
+        data_collator=collate,
+        compute_metrics=validation_loss,
+        preprocess_logits_for_metrics=row_losses,
+        callbacks=[HistoryCallback()],
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    stopping = options.early_stopping
+    if stopping.patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(stopping.patience, stopping.threshold))
+    return trainer
+
+
+def save(model: PreTrainedModel, tokenizer: Any) -> None:
+    """Write models/finetuned: weights in safetensors, tokenizer, and a generation config that stops and is greedy."""
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.use_cache = True
+    model.generation_config.update(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
+    )
+    with whole(FINETUNED) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def train(options: Train, device: torch.device) -> dict[str, Any]:
+    """Train, write the model and its history; return the metrics."""
+    with checkpoint_folder(key_of({**options.model_dump(), "device": device.type}, TOKENIZED, BASE)) as folder:
+        trainer = build_trainer(options, folder, device)
+        checkpoint = last_checkpoint(folder)
+        if checkpoint:
+            log.info("Going on from %s", checkpoint.name)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        kept = trainer.evaluate()["eval_validation_loss"]
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        save(model.cpu(), load_tokenizer(BASE))
+        write_history(HISTORY, history := rows_of(trainer.state.log_history))
+        return _metrics(trainer, model, kept, history)
+
+
+def _metrics(trainer: StrictTrainer, model: Any, kept: float, history: list[dict[str, Any]]) -> dict[str, Any]:
+    options, state = trainer.args, trainer.state
+    best = state.best_global_step if options.load_best_model_at_end else None
+    return {
+        "loss": next(row["loss"] for row in reversed(history) if row.get("loss") is not None),
+        "validation_loss": kept,
+        "validation_loss_before": next(row["validation_loss"] for row in history if "validation_loss" in row),
+        "validation_perplexity": math.exp(min(kept, 709.0)),
+        "steps": state.global_step,
+        "kept_step": best or state.global_step,
+        "epochs": state.epoch,
+        **details(
+            model,
+            positions_of(model.config) or 2048,
+            options.per_device_train_batch_size * options.gradient_accumulation_steps,
+        ),
+    }
+
+
+@stage("train")
+def main(params: Params) -> None:
+    device = device_of(params.compute)
+    metrics = train(params.train, device)
+    write_json(METRICS, metrics)
+    log.info(
+        "%s steps; validation loss %.4f → %.4f nats a token (step %s kept); model in %s/",
+        metrics["steps"],
+        metrics["validation_loss_before"],
+        metrics["validation_loss"],
+        metrics["kept_step"],
+        FINETUNED,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Models and tokenizers on disk: what a folder must hold, and loading them so that nothing is silently random."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ModelError
+from pipeline.files import local_path
+
+if TYPE_CHECKING:  # the libraries take seconds to import, and composition needs neither
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+
+
+def require_model_folder(path: str) -> Path:
+    """The local model folder of that path; ModelError if something that loading needs is not there."""
+    folder = local_path(path)
+    if not folder.is_dir():
+        raise ModelError(f"{path} is {'a file' if folder.exists() else 'not there'}; expected a model folder")
+    if not (folder / "config.json").exists():
+        raise ModelError(f"{path} has no config.json; expected a folder that save_pretrained wrote")
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(file.name for pattern in PICKLED for file in folder.glob(pattern))
+        raise ModelError(
+            f"{path} has pickled weights only ({', '.join(pickled)}), which can run code when opened. Convert them "
+            "where you trust them: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…) writes safetensors"
+            if pickled
+            else f"{path} has no weights (*.safetensors)"
+        )
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        raise ModelError(f"{path} has no tokenizer; expected one of {', '.join(TOKENIZER_FILES)}")
+    return folder
+
+
+def load_model(folder: Path, dtype: "torch.dtype | None" = None) -> "PreTrainedModel":
+    """The causal language model of a folder, in float32 unless told otherwise, in evaluation mode.
+
+    ModelError if its weights cannot be read, or lack a tensor: transformers would fill it at random and warn.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    quiet_transformers()
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype or torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder} does not load as a causal language model: {error}") from None
+    missing = sorted(info["missing_keys"])
+    if missing or info["mismatched_keys"]:
+        lacking = ", ".join([*missing, *(str(each) for each in info["mismatched_keys"])][:5])
+        raise ModelError(f"{folder}: the weights do not fit config.json; missing or of another shape: {lacking}")
+    return model.eval()
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a folder; its pad token is the end of text where it has none of its own.
+
+    ModelError if there is none, or if it has no end-of-text token: no answer would ever stop.
+    """
+    from transformers import AutoTokenizer
+
+    quiet_transformers()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the library raises whatever its parsers do
+        raise ModelError(f"{folder}: its tokenizer does not load: {error}") from None
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{folder}: the tokenizer has no end-of-text token (eos_token in tokenizer_config.json)")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def quiet_transformers() -> None:
+    """Hide its warnings and the progress bars of loading and saving: what matters of them is an error here."""
+    from transformers import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def positions_of(config: Any) -> int | None:
+    """The longest sequence that a model takes, in tokens; None where its configuration names no limit."""
+    return getattr(config, "max_position_embeddings", None)
