@@ -74,8 +74,8 @@ class ScratchModel(Section):
     layers: Positive
     hidden_size: Positive
     heads: Positive
-    data: "Data"
-    """the rows that the tokenizer is trained on; conf/model/scratch.yaml points it at the `data` section"""
+    data: dict[str, Any]
+    """the rows that the tokenizer is trained on: the `data` section, which conf/model/scratch.yaml points it at"""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "ScratchModel":
@@ -254,9 +254,7 @@ def faults_of(values: dict[str, Any]) -> list[str]:
     try:
         Params.model_validate(values)
     except ValidationError as error:
-        found = [fault(details, values) for details in error.errors()]
-        # model.data is the data section once more, for model=scratch: its faults are told once.
-        return [each for each in found if each.removeprefix("model.") == each or each.removeprefix("model.") not in found]
+        return [fault(details, values) for details in error.errors()]
     return []
 
 
@@ -287,13 +285,10 @@ def fault(details: Any, values: dict[str, Any]) -> str:
     return f"{key}: {given!r} is not right; {expected}"
 
 
-def _is_union_tag(loc: list[Any], i: int, values: Any) -> bool:
+def _is_union_tag(loc: list[Any], i: int, values: dict[str, Any]) -> bool:
     """Pydantic puts a union's tag (data.FILE.path) into the location; params.yaml knows no such key."""
-    for part in loc[:i]:
-        if isinstance(values, dict) and part in values:
-            values = values[part]
-    is_last = i == len(loc) - 1
-    return isinstance(values, dict) and values.get("source") == loc[i] and not is_last
+    section = values.get(loc[0])
+    return i == 1 and isinstance(section, dict) and section.get("source") == loc[1]
 
 
 def _suggestion(path: list[Any], loc: list[Any]) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import TypeAdapter
 
-from pipeline.params import ScratchModel
+from pipeline.params import Data, Rows, ScratchModel
 from pipeline.rows import load
 
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|padding|>"
@@ -20,8 +21,9 @@ def build(model: ScratchModel, folder: Path) -> None:
     import torch
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-    table = load(model.data).table
-    tokenizer = train_tokenizer(texts_of(table, model.data.columns), model.vocabulary, model.positions)
+    data: Rows = TypeAdapter(Data).validate_python(model.data)
+    table = load(data).table
+    tokenizer = train_tokenizer(texts_of(table, data.columns), model.vocabulary, model.positions)
     tokenizer.save_pretrained(folder)
     config = GPTNeoXConfig(
         vocab_size=len(tokenizer),
