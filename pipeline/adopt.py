@@ -43,7 +43,9 @@ def adopt() -> str:
         CONFIG.write_text(before, encoding="utf-8")
         raise
     PARAMS.write_text(text, encoding="utf-8")
-    return f"{CONFIG} now composes params.yaml: {', '.join([*groups.values(), *changed]) or 'there was nothing to change'}"
+    return (
+        f"{CONFIG} now composes params.yaml: {', '.join([*groups.values(), *changed]) or 'there was nothing to change'}"
+    )
 
 
 def _raw(*overrides: str) -> DictConfig:

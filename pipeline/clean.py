@@ -76,7 +76,9 @@ def without_prefix(text: str, prefixes: list[str]) -> str:
 def _messages(value: Any, row: int) -> list[dict[str, str]]:
     """Chat messages with role and content as texts; DataError names the row where that is not what they are."""
     messages = value if value is not None else []
-    if not isinstance(messages, list) or not all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in messages):
+    if not isinstance(messages, list) or not all(
+        isinstance(m, dict) and {"role", "content"} <= set(m) for m in messages
+    ):
         raise DataError(f"row {row}, messages: expected a list of objects with role and content")
     if unknown := sorted({str(m["role"]) for m in messages} - set(ROLES)):
         raise DataError(f"row {row}, messages: unknown role {', '.join(unknown)}; expected {', '.join(ROLES)}")
@@ -136,7 +138,9 @@ def main(params: Params) -> None:
     metrics = metrics_of(table, records, dropped)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in metrics["dropped"].items() if count)
     if not records:
-        raise DataError(f"no row left of {table.num_rows:,}: dropped {reasons}. Look at data.columns and the clean section")
+        raise DataError(
+            f"no row left of {table.num_rows:,}: dropped {reasons}. Look at data.columns and the clean section"
+        )
     write(records, dropped)
     write_json(METRICS, metrics)
     log.info("%s of %s rows kept; dropped: %s", f"{len(records):,}", f"{table.num_rows:,}", reasons or "none")

@@ -34,7 +34,8 @@ def deltas(base: dict[str, Any], finetuned: dict[str, Any]) -> dict[str, dict[st
     """
     names = [name for name in base if isinstance(base[name], float) and name in finetuned]
     return {
-        name: {"base": base[name], "finetuned": finetuned[name], "delta": finetuned[name] - base[name]} for name in names
+        name: {"base": base[name], "finetuned": finetuned[name], "delta": finetuned[name] - base[name]}
+        for name in names
     }
 
 
@@ -61,10 +62,10 @@ def answers_table(pairs: list[Row]) -> pd.DataFrame:
     return pd.json_normalize(pairs)
 
 
-def write(pairs: list[Row], facts: dict[str, Any], history: pd.DataFrame, examples: int) -> None:
+def write(pairs: list[Row], facts: dict[str, Any], drawn: dict[str, Any], examples: int) -> None:
     with whole(METRICS / "answers.csv") as temporary:
         answers_table(pairs).to_csv(temporary, index=False)
-    page = rendered("report.html.j2", pairs=pairs[:examples], total=len(pairs), curves=curves(history), **facts)
+    page = rendered("report.html.j2", pairs=pairs[:examples], total=len(pairs), curves=drawn, **facts)
     card = rendered("model_card.md.j2", **facts)
     for name, text in (("report.html", page), ("model_card.md", card)):
         with whole(METRICS / name) as temporary:
@@ -84,7 +85,10 @@ def main(params: Params) -> None:
         "data": read_json(METRICS / "fetch" / "data.json"),
         "model": read_json(METRICS / "fetch" / "model.json"),
     }
-    write(pairs, facts, pd.read_csv(METRICS / "train" / "history.tsv", sep="\t"), params.compare.examples)
+    training, validation = (
+        pd.read_csv(METRICS / "train" / name, sep="\t") for name in ("history.tsv", "validation.tsv")
+    )
+    write(pairs, facts, curves(training, validation), params.compare.examples)
     write_json(METRICS / "compare.json", metrics)
     for name, value in metrics.items():
         log.info("%-12s %10.4g → %-10.4g %+.4g", name, value["base"], value["finetuned"], value["delta"])

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline import files
 from pipeline.errors import ConfigError
-from pipeline.params import describe, faults_of
+from pipeline.faults import describe, faults_of
 from pipeline.preflight import source_faults
 from pipeline.stage import faults_as_messages, require_params
 

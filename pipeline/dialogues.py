@@ -63,7 +63,14 @@ WORDINGS: dict[str, tuple[Wording, ...]] = {
         Wording("When should I hurry to hospital with {name}?", "Hurry if {phrase}."),
     ),
 }
-SPECIALISTS = ("neurologist", "dermatologist", "sexologist", "general surgeon", "internal medicine physician", "dentist")
+SPECIALISTS = (
+    "neurologist",
+    "dermatologist",
+    "sexologist",
+    "general surgeon",
+    "internal medicine physician",
+    "dentist",
+)
 NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 
 

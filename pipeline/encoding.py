@@ -51,7 +51,9 @@ def load_encoder(folder: Path) -> Encoder:
     return Encoder(tokenizer, before[0] if before else None, eos)
 
 
-def join(prompt: list[int], completion: list[int], max_length: int, loss: str = "completion", bos: int | None = None) -> Example:
+def join(
+    prompt: list[int], completion: list[int], max_length: int, loss: str = "completion", bos: int | None = None
+) -> Example:
     """One row's input_ids and labels, of at most `max_length` tokens.
 
     A row that is too long first loses the start of its prompt, down to a quarter of max_length; then the end of its

@@ -100,7 +100,7 @@ def _json_object(text: str, where: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON ({error.msg}, column {error.colno}); expected one object a line") from None
     if not isinstance(row, dict):
-        raise DataError(f"{where}: a JSON {type(row).__name__}; expected an object, such as {{\"question\": …}}")
+        raise DataError(f'{where}: a JSON {type(row).__name__}; expected an object, such as {{"question": …}}')
     return row
 
 

@@ -15,8 +15,9 @@ from pipeline.files import whole
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("step", "loss", "validation_loss", "learning_rate")
 LOGGED = {"loss": "loss", "eval_validation_loss": "validation_loss", "learning_rate": "learning_rate"}
+# One file a rhythm: DVC draws an empty cell as 0, and training and validation are logged at different steps.
+FILES = {"history.tsv": ("step", "loss", "learning_rate"), "validation.tsv": ("step", "validation_loss")}
 Row = dict[str, Any]
 
 
@@ -69,9 +70,11 @@ def rows_of(log_history: list[Row]) -> list[Row]:
     return list(rows.values())
 
 
-def write_history(path: Path, rows: list[Row]) -> None:
-    with whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, delimiter="\t", lineterminator="\n", restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-
+def write_history(folder: Path, rows: list[Row]) -> None:
+    """Write history.tsv (step, loss, learning_rate) and validation.tsv (step, validation_loss) for `dvc plots`."""
+    for name, columns in FILES.items():
+        complete = [{column: row[column] for column in columns} for row in rows if set(columns) <= set(row)]
+        with whole(folder / name) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, delimiter="\t", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(complete)

@@ -22,7 +22,9 @@ def row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     logits (rows, positions, vocabulary), of which position i predicts label i + 1; labels (rows, positions).
     """
     targets = labels[:, 1:]
-    losses = cross_entropy(logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    losses = cross_entropy(
+        logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
+    )
     summed = losses.view(targets.shape).sum(dim=1)
     return torch.stack([summed, (targets != IGNORED).sum(dim=1).float()], dim=1)
 

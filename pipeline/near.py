@@ -6,6 +6,7 @@ elements; with the rarest first, few other pairs do. This prefix filter (Chaudhu
 Srikant 2007, "Scaling Up All Pairs Similarity Search") only saves work: unlike MinHash it misses no pair.
 """
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,7 +23,7 @@ def bigrams(text: str) -> Bigrams:
     [('drink', 'water'), ('water', 'drink')]
     """
     found = words(text)
-    return frozenset(zip(found, found[1:]))
+    return frozenset(itertools.pairwise(found))
 
 
 def jaccard(a: Bigrams, b: Bigrams) -> float:

@@ -51,23 +51,23 @@ def rendered(template: str, **values: Any) -> str:
     return environment.get_template(template).render(known=METRICS, **values)
 
 
-def curves(history: pd.DataFrame) -> dict[str, Markup]:
+def curves(training: pd.DataFrame, validation: pd.DataFrame) -> dict[str, Markup]:
     """Loss and learning rate over the optimizer steps, each as inline SVG: the same bytes for the same history."""
-    loss = {"training": history["loss"], "validation": history["validation_loss"]}
+    steps = training["step"]
+    losses = {"training": (steps, training["loss"]), "validation": (validation["step"], validation["validation_loss"])}
     return {
-        "loss": _curve(history["step"], loss, "nats a token"),
-        "learning rate": _curve(history["step"], {"learning rate": history["learning_rate"]}, ""),
+        "loss": _curve(losses, "nats a token"),
+        "learning rate": _curve({"learning rate": (steps, training["learning_rate"])}, ""),
     }
 
 
-def _curve(steps: pd.Series, lines: dict[str, pd.Series], label: str) -> Markup:
+def _curve(lines: dict[str, tuple[pd.Series, pd.Series]], label: str) -> Markup:
     style = {"svg.hashsalt": "curve", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
     with plt.rc_context(style):
         canvas, axes = plt.subplots(figsize=(5.6, 3), layout="constrained")
-        for (name, values), color in zip(lines.items(), ("#7a8699", "#0b7a5c"), strict=False):
-            there = values.notna()
-            marker = "o" if there.sum() < 30 else None
-            axes.plot(steps[there], values[there], label=name, color=color, marker=marker, markersize=3, linewidth=1.6)
+        for (name, (steps, values)), color in zip(lines.items(), ("#7a8699", "#0b7a5c"), strict=False):
+            marker = "o" if len(steps) < 30 else None
+            axes.plot(steps, values, label=name, color=color, marker=marker, markersize=3, linewidth=1.6)
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(label)
         axes.spines[["top", "right"]].set_visible(False)
@@ -78,4 +78,4 @@ def _curve(steps: pd.Series, lines: dict[str, pd.Series], label: str) -> Markup:
         canvas.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         plt.close(canvas)
     svg = text.getvalue()
-    return Markup(svg[svg.index("<svg") :])  # noqa: S704 - matplotlib's own drawing, no data of the user's in it
+    return Markup(svg[svg.index("<svg") :])

@@ -149,7 +149,7 @@ def _read_csv(path: Path, rows: int | None) -> pa.Table:
         reader = csv.reader(file, strict=True)
         try:
             names = next(reader, [])
-            cells = [row for row in islice(_whole_rows(reader, len(names), path), rows)]
+            cells = list(islice(_whole_rows(reader, len(names), path), rows))
         except csv.Error as error:
             raise DataError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
     if not names:
@@ -187,5 +187,7 @@ def _from_hub(source: HubRows) -> Source:
     try:
         split = datasets.load_dataset(os.fspath(folder), split=source.split)
     except (ValueError, datasets.exceptions.DatasetsError, pa.ArrowException) as error:
-        raise DataError(f"data.name: {source.name} at {folder.name} has no readable split {source.split}: {error}") from None
+        raise DataError(
+            f"data.name: {source.name} at {folder.name} has no readable split {source.split}: {error}"
+        ) from None
     return Source(split.data.table.replace_schema_metadata(None).combine_chunks(), folder.name)

@@ -6,9 +6,8 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.faults import check
 from pipeline.files import write_json
-from pipeline.params import Params, check
+from pipeline.params import Params
 
 log = logging.getLogger(__name__)
 

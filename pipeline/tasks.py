@@ -68,7 +68,8 @@ def turns_of(task: Task, record: Mapping[str, Any]) -> tuple[list[Turn], str]:
     if task.name == "chat":
         *before, last = (Turn(message["role"], message["content"]) for message in record["messages"])
         return before, last.content
-    assert task.question and task.answer
+    assert task.question
+    assert task.answer
     question = record[task.question]
     extra = "\n\n".join(record[column] for column in task.optional if record.get(column))
     return [Turn("user", f"{question}\n\n{extra}" if extra else question)], record[task.answer]

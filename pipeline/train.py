@@ -1,7 +1,7 @@
 """Fine-tunes the base model on the tokenized rows with the Hugging Face Trainer.
 
-    python -m pipeline.train     data/tokenized/, models/base/ → models/finetuned/, metrics/train/history.tsv,
-                                 metrics/train.json
+    python -m pipeline.train     data/tokenized/, models/base/ → models/finetuned/, metrics/train.json,
+                                 metrics/train/{history,validation}.tsv
 
 models/finetuned/ holds safetensors, tokenizer and generation config: from_pretrained("models/finetuned") just works.
 A training that was killed goes on from its last checkpoint (see pipeline/checkpoints.py) and ends as if it had not been.
@@ -31,7 +31,7 @@ from pipeline.weights import load_model, load_tokenizer, positions_of
 log = logging.getLogger(__name__)
 
 TOKENIZED, BASE, FINETUNED = Path("data/tokenized"), Path("models/base"), Path("models/finetuned")
-HISTORY, METRICS = Path("metrics/train/history.tsv"), Path("metrics/train.json")
+HISTORY, METRICS = Path("metrics/train"), Path("metrics/train.json")
 
 
 def arguments_of(options: Train, folder: Path, device: torch.device) -> TrainingArguments:
