@@ -24,8 +24,9 @@ def generate(
     Prompts of like length share a batch, longest first: so what does not fit into memory fails at once, and little is
     padding. Padding stands on the left, masked, so that each answer follows its prompt.
     """
-    # A configuration of our own: the model's might sample.
-    config = GenerationConfig(
+    # In the place of the model's own: what a configuration leaves open is taken from that, and it might sample, search
+    # with beams or punish repetition.
+    model.generation_config = GenerationConfig(
         max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=eos, pad_token_id=padding, use_cache=True
     )
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
@@ -34,9 +35,7 @@ def generate(
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             input_ids, mask = _left_padded([prompts[i] for i in batch], padding)
-            output = model.generate(
-                input_ids=input_ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config
-            )
+            output = model.generate(input_ids=input_ids.to(model.device), attention_mask=mask.to(model.device))
             for i, tokens in zip(batch, output[:, input_ids.shape[1] :].tolist(), strict=True):
                 answers[i] = _answer(tokens, eos)
             bar.update(len(batch))

@@ -32,6 +32,8 @@ class HistoryCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         assert self.bar is not None
         self.bar.update(state.global_step - self.bar.n)
+        if state.global_step == state.max_steps:
+            control.should_log = True  # a short training ends before the first regular log
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Row | None = None, **_: Any

@@ -61,6 +61,8 @@ def faults_as_messages(name: str) -> Iterator[None]:
         yield
     except PipelineError as error:
         message = str(error)
+    except FileNotFoundError as error:
+        message = f"{error.filename or error} is not there; an earlier stage writes it: dvc repro"
     except OSError as error:
         if error.strerror is None:
             raise

@@ -64,7 +64,7 @@ def padding_share(lengths: list[int], batch_size: int) -> float:
     """
     batches = [lengths[start : start + batch_size] for start in range(0, len(lengths), batch_size)]
     places = sum(max(batch) * len(batch) for batch in batches)
-    return 1 - sum(lengths) / places
+    return (places - sum(lengths)) / places
 
 
 def padding(lengths: list[int]) -> dict[str, dict[str, float]]:

@@ -151,8 +151,9 @@ def train(options: Train, device: torch.device) -> dict[str, Any]:
 def _metrics(trainer: StrictTrainer, model: Any, kept: float, history: list[dict[str, Any]]) -> dict[str, Any]:
     options, state = trainer.args, trainer.state
     best = state.best_global_step if options.load_best_model_at_end else None
+    losses = [row["loss"] for row in history if "loss" in row]  # none if it stopped early before the first log
     return {
-        "loss": next(row["loss"] for row in reversed(history) if row.get("loss") is not None),
+        **({"loss": losses[-1]} if losses else {}),
         "validation_loss": kept,
         "validation_loss_before": next(row["validation_loss"] for row in history if "validation_loss" in row),
         "validation_perplexity": math.exp(min(kept, 709.0)),

@@ -27,7 +27,7 @@ def require_model_folder(path: str) -> Path:
             f"{path} has pickled weights only ({', '.join(pickled)}), which can run code when opened. Convert them "
             "where you trust them: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…) writes safetensors"
             if pickled
-            else f"{path} has no weights (*.safetensors)"
+            else f"{path} has no weights in safetensors (pickled ones are neither fetched nor opened)"
         )
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         raise ModelError(f"{path} has no tokenizer; expected one of {', '.join(TOKENIZER_FILES)}")

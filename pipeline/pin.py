@@ -1,0 +1,63 @@
+"""Pins what came from the hub: writes the commits that fetch resolved into conf/, in the place of branches and tags.
+
+    python -m pipeline.pin
+
+Reads params.yaml (what was asked for) and metrics/fetch/{data,model}.json (what came); changes conf/{data,model}/*.yaml.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from pipeline.compose import CONF, PARAMS, read
+from pipeline.errors import ConfigError
+from pipeline.files import read_json, whole
+from pipeline.stage import faults_as_messages, require_params
+
+
+def pin() -> list[str]:
+    """Pin both sections as far as they came from the hub; the files changed, each with its commit.
+
+    ConfigError if there is nothing to pin, or if no file of conf/ names what was fetched.
+    """
+    require_params()
+    values = read(PARAMS.read_text(encoding="utf-8"))
+    done = []
+    for section in ("data", "model"):
+        fetched = Path(f"metrics/fetch/{section}.json")
+        if values[section].get("source") == "hub" and fetched.exists():
+            done += _pin(section, values[section]["name"], read_json(fetched)["revision"])
+    if not done:
+        raise ConfigError("nothing to pin: neither data nor model was fetched from the hub (dvc repro fetches them)")
+    return done
+
+
+def _pin(section: str, name: str, commit: str) -> list[str]:
+    file = YAML()
+    file.width = 120
+    found = {path: file.load(path) for path in sorted((CONF / section).glob("*.yaml"))}
+    named = {path: config for path, config in found.items() if config.get("name") == name}
+    if not named:
+        raise ConfigError(f"no file of conf/{section}/ has name: {name}; write one, or set {section}.revision={commit}")
+    for path, config in named.items():
+        config["revision"] = commit
+        _dump(file, config, path)
+    return [f"{path}: revision {commit}" for path in named]
+
+
+def _dump(file: YAML, config: Any, path: Path) -> None:
+    file.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    with whole(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        file.dump(config, stream)
+
+
+def main() -> None:
+    with faults_as_messages("pin"):
+        for line in pin():
+            print(line)
+        print("To have params.yaml say so too: make params")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Shared by the tests: copies of the project to run real commands in, and a small model."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# A configuration that runs in seconds and still does all that a real one does.
+TINY = (
+    "data.rows=240",
+    "model.vocabulary=400",
+    "model.positions=96",
+    "model.layers=2",
+    "model.hidden_size=32",
+    "model.heads=2",
+    "tokenize.max_length=96",
+    "train.epochs=1",
+    "train.warmup_steps=2",
+    "train.logging_steps=2",
+    "evaluate.max_new_tokens=12",
+    "evaluate.limit=16",
+)
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a user's shell: no trace of DVC, the hub's cache or Hydra from outside, nor of a network."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "HF_", "HYDRA_"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**kept, "PATH": path, "HF_HUB_OFFLINE": "1", "COLUMNS": "120", **changes}
+
+
+def copy_project(target: Path) -> Path:
+    """The project's files, as git would clone them, without what has been run in it."""
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "metrics/", "dvc.lock")):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target / name)
+    return target
+
+
+def run_in(folder: Path, *command: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=folder, env=environment(**changes), capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def python_in(folder: Path, module: str, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    return run_in(folder, sys.executable, "-m", module, *arguments, **changes)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A fresh copy of the project."""
+    return copy_project(tmp_path / "project")
+
+
+def commit_all(folder: Path) -> Path:
+    """Make a folder the git repository that DVC's experiments need."""
+    git = ("git", "-c", "user.name=tests", "-c", "user.email=tests@example.org")
+    for arguments in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "all")):
+        subprocess.run([*git, *arguments], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project in which the stages before train have been run on the tiny configuration. Not to be changed."""
+    folder = copy_project(tmp_path_factory.mktemp("built") / "project")
+    stages = [("fetch", "instance=data"), ("fetch", "instance=model"), ("clean",), ("format",), ("tokenize",)]
+    for module, *arguments in [("compose", *TINY), *stages]:
+        done = python_in(folder, f"pipeline.{module}", *arguments)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def in_built(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory is a copy of `built`, for tests that call a stage's functions."""
+    folder = shutil.copytree(built, tmp_path / "project", symlinks=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    return folder
+
+
+@pytest.fixture
+def train_options() -> Callable[..., Any]:
+    """The shipped train section with changes."""
+    from omegaconf import OmegaConf
+
+    from pipeline.params import Train
+
+    shipped: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/train/default.yaml"))
+    tiny = {"epochs": 1.0, "batch_size": 16, "warmup_steps": 2, "logging_steps": 2}
+    return lambda **changes: Train.model_validate({**shipped, **tiny, **changes})

@@ -1,0 +1,247 @@
+"""pipeline/clean.py and pipeline/text.py on literal tables, with the options of conf/clean/default.yaml."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from pipeline.clean import clean, metrics_of, without_prefix
+from pipeline.errors import DataError
+from pipeline.params import Clean
+from pipeline.text import collapse, tidy, words
+
+ROOT = Path(__file__).resolve().parent.parent
+OPTIONS = Clean(**yaml.safe_load((ROOT / "conf/clean/default.yaml").read_text(encoding="utf-8")))
+BOILERPLATE = "Hi. For further doubts consult a sexologist online -->"
+
+Rows = list[dict[str, Any]]
+
+
+def cleaned(rows: list[dict[str, Any]], columns: dict[str, str] | None = None) -> tuple[Rows, Rows]:
+    return clean(pa.Table.from_pylist(rows), columns, OPTIONS)
+
+
+def chat(*turns: tuple[str | None, str | None]) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("Hi\u00a0\u00a0doctor", "Hi doctor", id="no-break spaces"),
+        pytest.param("\u3000a\u2009b\u202fc\u2028d\x85e", "a b c d e", id="Unicode spaces and line ends"),
+        pytest.param(" a\r\n\tb ", "a b", id="CRLF and tab"),
+        pytest.param("\ufeffzero\u200bwidth\u2060\x00", "zerowidth", id="invisible characters"),
+        pytest.param("\u00a0 \n\u200b", "", id="nothing but space"),
+        pytest.param("naïve, 中文 — ok", "naïve, 中文 — ok", id="letters stay"),
+    ],
+)
+def test_collapse(text: str, expected: str) -> None:
+    assert collapse(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("a\nb\n\nc", "a\nb\n\nc", id="line breaks stay"),
+        pytest.param("a\r\n\u00a0\r\n\n\nb", "a\n\nb", id="at most two in a row"),
+        pytest.param("if x:\n    return  1\t", "if x:\n    return 1", id="indentation stays"),
+        pytest.param("a \u00a0 b\u200b", "a b", id="runs within a line"),
+    ],
+)
+def test_tidy(text: str, expected: str) -> None:
+    assert tidy(text) == expected
+
+
+def test_words_fold_case_width_and_punctuation() -> None:
+    assert words("ＦＬＵ, Straße: ﬁne_2 — 流感!") == ["flu", "strasse", "fine_2", "流感"]
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        pytest.param("Q. Quick heartbeat?", "Quick heartbeat?", id="the next word keeps its Q"),
+        pytest.param("Quick heartbeat?", "Quick heartbeat?", id="Quick is no prefix"),
+        pytest.param("\u00a0Q.\u00a0What is flu?", "What is flu?", id="no-break spaces around"),
+        pytest.param("Q.What is flu?", "What is flu?", id="no space after"),
+        pytest.param("Is it Q. fever?", "Is it Q. fever?", id="in the middle it stays"),
+        pytest.param("Q. Q. Twice?", "Q. Twice?", id="once"),
+        pytest.param("q. Small?", "q. Small?", id="small letter"),
+    ],
+)
+def test_question_prefix(question: str, expected: str) -> None:
+    records, _ = cleaned([{"question": question, "answer": "Q. Rest."}])
+    assert records == [{"id": 0, "question": expected, "answer": "Q. Rest."}]
+
+
+def test_each_prefix_is_removed_in_the_order_given() -> None:
+    assert without_prefix("Question: Q. Flu?", ["Question:", "Q."]) == "Flu?"
+    assert without_prefix("Question: Q. Flu?", ["Q.", "Question:"]) == "Q. Flu?"
+
+
+def test_columns_are_mapped_whitespace_is_collapsed_and_ids_are_row_numbers() -> None:
+    rows = [
+        {"Description": "Q. What\u00a0is flu?", "Patient": "Hello", "Doctor": "Flu\n is  an infection."},
+        {"Description": "", "Patient": "Hello", "Doctor": "Rest."},
+        {"Description": "Q. Why?", "Patient": "Hello", "Doctor": "A virus."},
+    ]
+    assert cleaned(rows, {"question": "Description", "answer": "Doctor"}) == (
+        [
+            {"id": 0, "question": "What is flu?", "answer": "Flu is an infection."},
+            {"id": 2, "question": "Why?", "answer": "A virus."},
+        ],
+        [{"id": 1, "reason": "empty"}],
+    )
+
+
+def test_every_reason_is_counted_and_the_counts_add_up() -> None:
+    rows = [
+        chat(("user", "Flu?"), ("assistant", "Rest.")),
+        chat(("user", "Flu?"), ("assistant", "\u00a0")),
+        chat(("user", "Flu?")),
+        chat(("user", "Flu?"), ("assistant", BOILERPLATE)),
+        chat(("user", " Flu?"), ("assistant", "Rest. ")),
+        chat(("user", "Flu?"), ("assistant", "Sleep.")),
+        chat(("user", "Flu?"), ("assistant", "Rest.")),
+    ]
+    table = pa.Table.from_pylist(rows)
+    records, dropped = clean(table, None, OPTIONS)
+    metrics = metrics_of(table, records, dropped)
+    assert [row["id"] for row in records] == [0, 5]
+    assert metrics == {
+        "rows_in": 7,
+        "rows_kept": 2,
+        "dropped": {"empty": 1, "no_answer": 1, "boilerplate": 1, "duplicate": 2},
+    }
+    assert metrics["rows_in"] == metrics["rows_kept"] + sum(metrics["dropped"].values())
+
+
+@pytest.mark.parametrize(
+    ("rows", "reasons"),
+    [
+        pytest.param([{"question": "", "answer": BOILERPLATE}], ["empty"], id="empty before boilerplate"),
+        pytest.param([{"question": None, "answer": "a"}] * 2, ["empty", "empty"], id="empty before duplicate"),
+        pytest.param(
+            [{"question": "q", "answer": BOILERPLATE}] * 2, ["boilerplate"] * 2, id="boilerplate before duplicate"
+        ),
+        pytest.param([{"question": "Q.", "answer": "a"}], ["empty"], id="nothing but the prefix"),
+        pytest.param([{"question": "q", "answer": "a"}, {"question": "q", "answer": "b"}], [], id="other answer"),
+        pytest.param([{"question": "q", "answer": "a"}, {"question": "Q", "answer": "a"}], [], id="other case"),
+        pytest.param([chat(("user", ""), ("user", "x"))], ["empty"], id="empty before no answer"),
+        pytest.param([chat(("user", "x"), ("user", BOILERPLATE))], ["no_answer"], id="no answer before boilerplate"),
+    ],
+)
+def test_first_reason_that_holds_is_the_one(rows: list[dict[str, Any]], reasons: list[str]) -> None:
+    _, dropped = cleaned(rows)
+    assert [row["reason"] for row in dropped] == reasons
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        BOILERPLATE,
+        "Hello. Consult a nutritionist online for further follow up --->",
+        "Hi. I have gone through your query with diligence and would like you to know that I am here to help you. "
+        "For further information consult a neurologist online -->",
+        "Hello. Revert back with the reports to an ENT otolaryngologist online -->",
+        "Hi,\u00a0welcome to icliniq.com. I have read your query. Hope this helps. Take care. Regards.",
+        "--> ... !",
+    ],
+    ids=["doubts", "follow up", "diligence", "revert", "welcome", "signs alone"],
+)
+def test_answer_of_nothing_but_boilerplate_is_dropped(answer: str) -> None:
+    assert cleaned([{"question": "q", "answer": answer}]) == ([], [{"id": 0, "reason": "boilerplate"}])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Hello. What are the symptoms in it? How long has it been there?",
+        "Hi. Drink water. For further doubts consult a sexologist online -->",
+        "Yes.",
+        "हाँ",
+        "42",
+        "Consult your doctor about the dose.",
+    ],
+    ids=["questions back", "advice before", "one word", "Devanagari", "number", "consult without online"],
+)
+def test_answer_that_says_something_is_kept_whole(answer: str) -> None:
+    assert cleaned([{"question": "q", "answer": answer}]) == ([{"id": 0, "question": "q", "answer": answer}], [])
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        pytest.param(chat(("user", "x")), "no_answer", id="question alone"),
+        pytest.param(chat(("assistant", "x")), "no_answer", id="answer alone"),
+        pytest.param(chat(("system", "s"), ("assistant", "x")), "no_answer", id="no user"),
+        pytest.param(chat(("user", "x"), ("assistant", "y"), ("user", "z")), "no_answer", id="user last"),
+        pytest.param(chat(("user", "x"), ("assistant", None)), "empty", id="answer null"),
+        pytest.param(chat(("user", " "), ("assistant", "x")), "empty", id="question empty"),
+        pytest.param(chat(("user", "x"), ("assistant", BOILERPLATE)), "boilerplate", id="boilerplate last"),
+    ],
+)
+def test_chat_that_teaches_nothing_is_dropped(row: dict[str, Any], reason: str) -> None:
+    assert cleaned([row]) == ([], [{"id": 0, "reason": reason}])
+
+
+def test_chat_without_messages_is_empty() -> None:
+    table = pa.table(
+        {"messages": pa.array([[], None], pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})))}
+    )
+    assert clean(table, None, OPTIONS) == ([], [{"id": 0, "reason": "empty"}, {"id": 1, "reason": "empty"}])
+
+
+def test_chat_keeps_turns_and_line_breaks() -> None:
+    row = chat(("system", " Be brief. "), ("user", "Q. a\u00a0b\nc"), ("assistant", BOILERPLATE), ("user", "d"))
+    row["messages"].append({"role": "assistant", "content": "Hi.\n\n\n\nRest."})
+    records, _ = cleaned([row])
+    assert [message["content"] for message in records[0]["messages"]] == [
+        "Be brief.",
+        "Q. a b\nc",
+        BOILERPLATE,
+        "d",
+        "Hi.\n\nRest.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            pa.Table.from_pylist([chat(("user", "x")), chat(("bot", "y"))]),
+            "row 1, messages: unknown role bot; expected",
+        ),
+        (pa.Table.from_pylist([chat((None, "x"))]), "row 0, messages: unknown role None"),
+        (pa.table({"messages": [[{"content": "x"}]]}), "row 0, messages: expected a list of objects with role and"),
+        (pa.table({"messages": ["x"]}), "row 0, messages: expected a list of objects"),
+        (pa.table({"question": [["x"]], "answer": ["y"]}), "row 0, question: a list; expected text"),
+    ],
+    ids=["unknown role", "no role", "no role at all", "messages as text", "list in a cell"],
+)
+def test_value_of_the_wrong_kind_is_a_data_error(table: pa.Table, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        clean(table, None, OPTIONS)
+
+
+def test_chat_content_in_parts_is_refused_and_not_turned_into_its_python_repr() -> None:
+    parts = [{"role": role, "content": [{"type": "text", "text": "x"}]} for role in ("user", "assistant")]
+    with pytest.raises(DataError, match="row 0, messages"):
+        cleaned([{"messages": parts}])
+
+
+@pytest.mark.parametrize("given", [{}, {"input": ""}, {"input": None}], ids=["absent", "empty", "null"])
+def test_alpaca_needs_no_input(given: dict[str, Any]) -> None:
+    records, dropped = cleaned([{"instruction": "Q. Count.", "output": "1 2"} | given])
+    assert records == [{"id": 0, "instruction": "Count.", **({"input": ""} if given else {}), "output": "1 2"}]
+    assert dropped == []
+
+
+def test_numbers_become_text() -> None:
+    assert cleaned([{"prompt": 0, "completion": 2.5}])[0] == [{"id": 0, "prompt": "0", "completion": "2.5"}]
+
+
+def test_plain_text_keeps_its_line_breaks() -> None:
+    assert cleaned([{"text": "Q. one\u00a0 two\n\n\n  three\n"}])[0] == [{"id": 0, "text": "Q. one two\n\n  three"}]

@@ -1,0 +1,252 @@
+"""pipeline/format.py, tasks.py, templates.py and near.py: rendering, the split, and what must not leak."""
+
+import random
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.errors import DataError
+from pipeline.format import Row, formatted, leakage, require_rows, split, split_of
+from pipeline.near import near_any
+from pipeline.params import Format, Near, Template
+from pipeline.tasks import task_of
+from pipeline.templates import template_faults
+
+TEMPLATES = {
+    path.stem: Template(**yaml.safe_load(path.read_text(encoding="utf-8")))
+    for path in (Path(__file__).resolve().parent.parent / "conf/format/template").glob("*.yaml")
+}
+NEAR = Near(threshold=0.7, min_words=8)
+OPTIONS = Format(seed=0, test_fraction=0.15, validation_fraction=0.1, near=NEAR, template=TEMPLATES["plain"])
+VOCABULARY = [first + second for first in "bdfgklmnprst" for second in ("a", "el", "in", "or", "um", "ist")]
+
+
+def row(number: int, question: str, answer: str = "Rest.") -> Row:
+    return {"id": number, "question": question, "answer": answer, "prompt": question, "completion": answer}
+
+
+def random_rows(count: int, seed: int) -> list[Row]:
+    """Questions of 6 to 12 words, each second one with a word changed: so some are near to others."""
+    chance = random.Random(seed)
+    questions: list[list[str]] = []
+    for _ in range(count):
+        if questions and chance.random() < 0.5:
+            question = list(chance.choice(questions))
+            question[chance.randrange(len(question))] = chance.choice(VOCABULARY)
+        else:
+            question = chance.choices(VOCABULARY, k=chance.randint(6, 12))
+        questions.append(question)
+    return [row(number, " ".join(question)) for number, question in enumerate(questions)]
+
+
+def place_of(splits: dict[str, list[Row]]) -> dict[int, str]:
+    return {each["id"]: name for name, rows in splits.items() for each in rows}
+
+
+TURNS = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"), ("user", "Flu?"), ("assistant", "Rest.")]
+CHAT = [{"role": role, "content": content} for role, content in TURNS]
+CHAT_PROMPT = "Be brief.\n\n### Question:\nHi\n### Answer:\nHello\n### Question:\nFlu?\n### Answer:"
+ALPACA = {"instruction": "Translate.", "input": "Grippe", "output": "flu"}
+ASKED = "### Question:\nIs it {flu}?\n### Answer:"
+
+
+@pytest.mark.parametrize(
+    ("template", "record", "prompt", "completion"),
+    [
+        ("tutorial", {"question": "Is it {flu}?", "answer": "No: {0}."}, ASKED, "\nNo: {0}."),
+        ("tutorial", {"instruction": "Is it {flu}?", "response": "No."}, ASKED, "\nNo."),
+        ("tutorial", {"prompt": "Is it {flu}?", "completion": "No."}, ASKED, "\nNo."),
+        ("tutorial", {"input": "Is it {flu}?", "output": "No."}, ASKED, "\nNo."),
+        ("tutorial", {"instruction": "Is it {flu}?", "input": "", "output": "No."}, ASKED, "\nNo."),
+        ("tutorial", ALPACA, "### Question:\nTranslate.\n\nGrippe\n### Answer:", "\nflu"),
+        ("tutorial", {"messages": CHAT}, CHAT_PROMPT, "\nRest."),
+        ("tutorial", {"text": "All\nof it."}, "", "All\nof it."),
+        ("plain", {"question": "Is it {flu}?", "answer": "No."}, "Is it {flu}?", "No."),
+        ("plain", ALPACA, "Translate.\n\nGrippe", "flu"),
+        ("plain", {"messages": CHAT}, "Be brief.\n\nHiHello\nFlu?", "Rest."),
+        ("plain", {"text": "All\nof it."}, "", "All\nof it."),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else None,
+)
+def test_record_is_rendered_as(template: str, record: dict[str, Any], prompt: str, completion: str) -> None:
+    (rendered,) = formatted([{"id": 7, **record}], TEMPLATES[template])
+    assert (rendered["id"], rendered["prompt"], rendered["completion"]) == (7, prompt, completion)
+
+
+def test_what_the_split_compares_is_users_turns_and_last_answer_or_all_of_a_plain_text() -> None:
+    (chat,) = formatted([{"id": 0, "messages": CHAT}], TEMPLATES["tutorial"])
+    (text,) = formatted([{"id": 0, "text": "All of it."}], TEMPLATES["tutorial"])
+    assert (chat["question"], chat["answer"]) == ("Hi\nFlu?", "Rest.")
+    assert (text["question"], text["answer"]) == ("All of it.", "")
+
+
+def test_task_is_the_first_whose_columns_are_there() -> None:
+    assert task_of(["instruction", "input", "output"]).name == "alpaca"
+    assert task_of(["input", "output"]).name == "input/output"
+    assert task_of(["id", "text", "messages"]).name == "chat"
+    with pytest.raises(DataError, match=r"the columns Description, Doctor\.\nKnown tasks: messages; instruction \+ "):
+        task_of(["Description", "Doctor"])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "faults"),
+    [
+        ("{question}", " {answer}", []),
+        ('{{"q": "{question}"}}', "{answer}", []),
+        ("Q:", "{answer}", ["prompt 'Q:' must hold {question} once"]),
+        ("{question} {question}", "{}", ["prompt '{question} {question}' must hold", "completion '{}' must hold"]),
+        (
+            "{question",
+            "{answer}",
+            ["prompt '{question' is not a template: expected '}' before end of string; write {{"],
+        ),
+    ],
+    ids=["none", "doubled braces", "no placeholder", "both templates", "open brace"],
+)
+def test_template_faults(prompt: str, completion: str, faults: list[str]) -> None:
+    found = template_faults(prompt, completion)
+    assert [text[: len(start)] for text, start in zip(found, faults, strict=True)] == faults
+
+
+@pytest.mark.parametrize("prompt", ["{question:d}", "{question!x}", "{question:{answer}}"])
+def test_placeholder_that_format_would_stumble_over_is_a_fault(prompt: str) -> None:
+    assert len(template_faults(prompt, "{answer}")) == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("What is flu?", "train"),
+        ("Where does gout come from?", "train"),
+        ("流感是什么", "train"),
+        ("When is a burn an emergency?", "test"),
+        ("WHEN is a burn\nan emergency", "test"),
+        ("Why do I sneeze?", "validation"),
+        ("why, do i: sneeze", "validation"),
+        ("???", "validation"),
+    ],
+)
+def test_place_of_a_question_is_fixed_for_good(question: str, expected: str) -> None:
+    assert split_of(question, OPTIONS) == expected
+
+
+def test_other_seed_deals_anew() -> None:
+    assert split_of("Why do I sneeze?", OPTIONS.model_copy(update={"seed": 1})) == "train"
+
+
+def test_fractions_are_met_about() -> None:
+    places = [split_of(f"question {number}", OPTIONS) for number in range(4000)]
+    assert places.count("test") / 4000 == pytest.approx(0.15, abs=0.02)
+    assert places.count("validation") / 4000 == pytest.approx(0.1, abs=0.02)
+
+
+def test_rows_that_ask_the_same_stay_together() -> None:
+    rows = [row(0, "Why do I sneeze?"), row(1, "why do I SNEEZE", "Dust."), row(2, "Why... do I sneeze?!", "Pollen.")]
+    assert split(rows, OPTIONS) == ({"train": [], "validation": rows, "test": []}, {"train": 0, "validation": 0})
+
+
+def test_rows_near_to_held_out_ones_are_dropped() -> None:
+    question = "What can I do at home for a sore throat that came with the cold in week {}?"
+    rows = [row(week, question.format(week)) for week in range(20)]
+    splits, dropped = split(rows, OPTIONS)
+    assert {name: [each["id"] for each in found] for name, found in splits.items()} == {
+        "train": [],
+        "validation": [],
+        "test": [0, 11, 16],
+    }
+    assert dropped == {"train": 15, "validation": 2}
+    in_validation, in_train = rows[7], rows[1]
+    assert split([in_validation, in_train], OPTIONS) == (
+        {"train": [], "validation": [in_validation], "test": []},
+        {"train": 1, "validation": 0},
+    )
+
+
+def test_row_with_the_answer_of_a_held_out_row_is_dropped() -> None:
+    answer = "Drink warm tea and rest until the fever is gone."
+    held_out, twin = row(0, "When is a burn an emergency?", answer), row(1, "What is flu?", answer.upper())
+    assert split([held_out, twin], OPTIONS) == (
+        {"train": [], "validation": [], "test": [held_out]},
+        {"train": 1, "validation": 0},
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_split_is_disjoint_loses_no_row_uncounted_and_leaks_nothing(seed: int) -> None:
+    rows = random_rows(300, seed)
+    splits, dropped = split(rows, OPTIONS)
+    assert len(place_of(splits)) == sum(len(found) for found in splits.values()) == 300 - sum(dropped.values())
+    assert dropped["train"] > 0
+    assert leakage(splits, NEAR) == {"exact": 0, "near": 0}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_added_rows_move_no_old_row_and_order_moves_none(seed: int) -> None:
+    rows, chance = random_rows(200, seed), random.Random(seed)
+    all_places = place_of(split(rows, OPTIONS)[0])
+    assert place_of(split(chance.sample(rows, 200), OPTIONS)[0]) == all_places
+    for size in (20, 80, 180):
+        some = place_of(split(chance.sample(rows, size), OPTIONS)[0])
+        moved = {number for number in some if all_places.get(number, some[number]) != some[number]}
+        assert moved == set()
+
+
+def test_leakage_is_measured() -> None:
+    asked = "What can I do at home for a sore throat?"
+    splits = {
+        "train": [row(0, asked, "Tea."), row(1, "What is flu?", "It is an infection of the nose and the throat.")],
+        "validation": [],
+        "test": [
+            row(2, asked.upper() + "!!", "Rest."),
+            row(3, "Pray, " + asked, "Rest."),
+            row(4, "Which infection is the flu?", "It is an infection of the nose and the throat!"),
+            row(5, "Who treats gout?", "Tea."),
+        ],
+    }
+    assert leakage(splits, NEAR) == {"exact": 0.5, "near": 0.75}
+
+
+def test_different_questions_without_words_are_no_leak() -> None:
+    assert (split_of("😀", OPTIONS), split_of("😢", OPTIONS)) == ("validation", "train")
+    splits = {"train": [row(0, "😢")], "validation": [], "test": [row(1, "😀")]}
+    assert leakage(splits, NEAR) == {"exact": 0, "near": 0}
+
+
+def test_empty_splits_are_named_with_the_counts() -> None:
+    message = r"the split validation, test would be empty \(train 1, validation 0, test 0; .* rows: 1,002\)"
+    with pytest.raises(DataError, match=message):
+        require_rows({"train": [row(0, "q")], "validation": [], "test": []}, {"train": 1000, "validation": 2})
+    require_rows({"train": [row(0, "q")], "validation": [row(1, "q")], "test": [row(2, "q")]}, {"train": 0})
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.9])
+def test_similarity_equal_to_the_threshold_is_near(threshold: float) -> None:
+    """The first n + 1 of eleven different words have n of their 10 bigrams: similarity n / 10."""
+    at = round(10 * threshold) + 1
+    texts = [" ".join("abcdefghijk"[:count]) for count in (at - 1, at, at + 1)]
+    assert near_any(texts, ["a b c d e f g h i j k"], threshold, min_words=2) == [False, True, True]
+    assert near_any(["a b c d e f g h i j k"], texts[:1], threshold, min_words=2) == [False]
+
+
+def test_short_texts_are_never_near() -> None:
+    references = ["A b, c", "a b c d!", "", "a"]
+    assert near_any(["a b c", "a b c d", "", "a"], references, 0.5, min_words=4) == [False, True, False, False]
+
+
+@pytest.mark.parametrize("threshold", ["0.3", "0.5", "0.7", "0.9"])
+def test_near_any_finds_just_what_comparing_all_pairs_finds(threshold: str) -> None:
+    texts, references = ([each["question"] for each in random_rows(300, seed)] for seed in (1, 2))
+    references += [text.upper() + " bum" for text in texts[::7]]
+
+    def pairs(text: str) -> set[str]:
+        words = text.lower().split()
+        return {f"{words[at]} {words[at + 1]}" for at in range(len(words) - 1)}
+
+    held = [pairs(text) for text in references]
+    nearest = [max(Fraction(len(found & each), len(found | each)) for each in held) for found in map(pairs, texts)]
+    expected = [similarity >= Fraction(threshold) for similarity in nearest]
+    assert 0 < sum(expected) < 300
+    assert near_any(texts, references, float(threshold), min_words=2) == expected

@@ -1,0 +1,115 @@
+"""The hub's real client against a stand-in hub on loopback."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import python_in, run_in
+from hub import COMMIT, Hub, serving
+
+ROWS = [
+    {"Description": f"Q. What about case {i}?", "Patient": "Hi", "Doctor": f"Case {i} wants rest and {i} days of it."}
+    for i in range(50)
+]
+
+
+@pytest.fixture
+def hub(built: Path, tmp_path: Path) -> Iterator[Hub]:
+    """The tutorial's dataset and model by name, small in size; the model gated in one test's copy."""
+    dataset = tmp_path / "hub/datasets/ruslanmv/ai-medical-chatbot"
+    model = tmp_path / "hub/models/EleutherAI/pythia-70m"
+    dataset.mkdir(parents=True)
+    (dataset / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (dataset / "loader.py").write_text("raise SystemExit('code from the hub was run')")
+    shutil.copytree(built / "models/base", model)
+    (model / "pytorch_model.bin").write_bytes(b"pickled")
+    with serving(tmp_path / "hub", gated=("owner/gated",)) as served:
+        shutil.copytree(model, tmp_path / "hub/models/owner/gated")
+        (tmp_path / "hub/models/owner/pickled").mkdir()
+        shutil.copy(model / "config.json", tmp_path / "hub/models/owner/pickled/config.json")
+        (tmp_path / "hub/models/owner/pickled/pytorch_model.bin").write_bytes(b"pickled")
+        yield served
+
+
+def fetch(project: Path, hub: Hub, instance: str, *overrides: str, **changes: str) -> tuple[int, str]:
+    """(exit code, standard error) of composing and fetching."""
+    online = {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(project.parent / "hf"), **changes}
+    composed = python_in(project, "pipeline.compose", *overrides)
+    assert composed.returncode == 0, composed.stderr
+    done = python_in(project, "pipeline.fetch", f"instance={instance}", **online)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_dataset_comes_at_its_commit_and_from_the_cache_when_offline(project: Path, hub: Hub) -> None:
+    assert fetch(project, hub, "data", "data=medical", "data.limit=20", "model=pythia-70m")[0] == 0
+    metrics = json.loads((project / "metrics/fetch/data.json").read_text())
+    assert (metrics["rows"], metrics["columns"], metrics["revision"]) == (20, 3, COMMIT)
+    raw = (project / "data/raw/rows.parquet").read_bytes()
+    assert not any("loader.py" in path for path in hub.asked)
+
+    hub.asked.clear()
+    code, output = fetch(project, hub, "data", "data=medical", "data.limit=20", "model=pythia-70m", HF_HUB_OFFLINE="1")
+    assert code == 0, output
+    assert hub.asked == []
+    assert (project / "data/raw/rows.parquet").read_bytes() == raw
+
+
+def test_a_model_comes_without_what_is_pickled_and_its_commit_is_pinned(project: Path, hub: Hub) -> None:
+    code, output = fetch(project, hub, "model", "data=medical", "model=pythia-70m")
+    assert code == 0, output
+    assert not any("pytorch_model.bin" in path for path in hub.asked)
+    assert json.loads((project / "metrics/fetch/model.json").read_text())["revision"] == COMMIT
+
+    pinned = python_in(project, "pipeline.pin")
+    assert pinned.returncode == 0, pinned.stderr
+    assert f"revision: {COMMIT}\n" in (project / "conf/model/pythia-70m.yaml").read_text()
+    assert "256,916 dialogues" in (project / "conf/data/medical.yaml").read_text()
+    assert "revision: main" in (project / "conf/data/medical.yaml").read_text()
+
+
+def test_nothing_to_pin_is_an_error(project: Path) -> None:
+    done = python_in(project, "pipeline.pin")
+    assert done.returncode == 1
+    assert "nothing to pin" in done.stderr
+
+
+FAULTS = {
+    "unknown revision": ("model", ["model=hub", "model.name=EleutherAI/pythia-70m", "model.revision=v9"], "no branch, tag or commit v9"),
+    "unknown model": ("model", ["model=hub", "model.name=owner/nothing"], "model.name: no model owner/nothing on the hub"),
+    "unknown dataset": ("data", ["data=hub", "data.name=owner/nothing"], "data.name: no dataset owner/nothing on the hub"),
+    "gated": ("model", ["model=hub", "model.name=owner/gated"], "access to owner/gated is gated"),
+    "pickled weights": ("model", ["model=hub", "model.name=owner/pickled"], "has no weights in safetensors"),
+    "unknown split": ("data", ["data=medical", "data.split=dev"], "no readable split dev"),
+    "not a name": ("model", ["model=hub", "model.name=a/b/c"], "model.name: 'a/b/c' is not a name on the hub"),
+    "unknown column": ("data", ["data=medical", "data.columns.answer=Nurse"], "no column Nurse"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("instance", "overrides", "message"), FAULTS.values(), ids=FAULTS)
+def test_what_the_hub_refuses_is_one_message(
+    project: Path, hub: Hub, instance: str, overrides: list[str], message: str
+) -> None:
+    code, output = fetch(project, hub, instance, *overrides)
+    assert code == 1
+    assert message in output
+    assert "Traceback" not in output
+    assert not (project / "data/raw").exists()
+    assert not (project / "models/base").exists()
+
+
+def test_a_token_opens_what_is_gated_and_is_written_nowhere(project: Path, hub: Hub) -> None:
+    code, output = fetch(project, hub, "model", "model=hub", "model.name=owner/gated", HF_TOKEN="hf_secret")
+    assert code == 0, output
+    assert "hf_secret" not in output
+    assert (
+        run_in(project, "grep", "-r", "hf_secret", "conf", "params.yaml", "metrics", "models", "data").returncode == 1
+    )
+
+
+def test_a_hub_that_does_not_answer_is_one_message(project: Path, hub: Hub) -> None:
+    code, output = fetch(project, hub, "model", "model=pythia-70m", HF_ENDPOINT="http://127.0.0.1:9")
+    assert code == 1
+    assert "the hub does not answer" in output
+    assert "Traceback" not in output
