@@ -80,9 +80,12 @@ def _messages(value: Any, row: int) -> list[dict[str, str]]:
         isinstance(m, dict) and {"role", "content"} <= set(m) for m in messages
     ):
         raise DataError(f"row {row}, messages: expected a list of objects with role and content")
-    if unknown := sorted({str(m["role"]) for m in messages} - set(ROLES)):
-        raise DataError(f"row {row}, messages: unknown role {', '.join(unknown)}; expected {', '.join(ROLES)}")
-    return [{"role": m["role"], "content": tidy(str(m["content"] or ""))} for m in messages]
+    for message in messages:
+        if message["role"] not in ROLES:
+            raise DataError(f"row {row}, messages: unknown role {message['role']}; expected {', '.join(ROLES)}")
+        if not isinstance(message["content"], str | None):
+            raise DataError(f"row {row}, messages: content is a {type(message['content']).__name__}; expected text")
+    return [{"role": m["role"], "content": tidy(m["content"] or "")} for m in messages]
 
 
 def _reason(values: Record, task: Task, boilerplate: list[re.Pattern[str]]) -> str | None:

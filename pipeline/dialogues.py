@@ -85,6 +85,9 @@ def read_knowledge(path: Path) -> Knowledge:
     for name, facts in knowledge.items():
         if not isinstance(facts, dict) or set(facts) != set(WORDINGS):
             raise DataError(f"{path}: {name} must have exactly the facts {', '.join(WORDINGS)}")
+        for key, text in (("name", name), *facts.items()):
+            if not isinstance(text, str) or not text:
+                raise DataError(f"{path}: {name}, {key}: {text!r} is not text; put it in quotes")
     return knowledge
 
 

@@ -7,7 +7,7 @@ completion, and of the loss: a model that never sees it never stops.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -19,15 +19,20 @@ IGNORED = -100  # PyTorch's cross entropy leaves such labels out of the loss
 
 class Encoder(NamedTuple):
     tokenizer: Tokenizer
-    bos: int | None  # the id that the tokenizer puts before a prompt by itself, if any
+    bos: int | None  # the id that the tokenizer puts before a text by itself, if any
     eos: int
+    padding: int
 
     def prompts(self, texts: Iterable[str]) -> list[list[int]]:
-        return [found.ids for found in self.tokenizer.encode_batch_fast(list(texts))]
+        start = [] if self.bos is None else [self.bos]
+        return [start + ids for ids in self._encoded(texts)]
 
     def completions(self, texts: Iterable[str]) -> list[list[int]]:
-        batch = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [[*found.ids, self.eos] for found in batch]
+        return [[*ids, self.eos] for ids in self._encoded(texts)]
+
+    def _encoded(self, texts: Iterable[str]) -> list[list[int]]:
+        """Without special tokens: some tokenizers end every text by themselves, prompts too."""
+        return [found.ids for found in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 class Example(NamedTuple):
@@ -42,13 +47,17 @@ def load_encoder(folder: Path) -> Encoder:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
-    name = config.get("eos_token")
-    name = name["content"] if isinstance(name, dict) else name
-    eos = tokenizer.token_to_id(name) if name else None
+    eos, padding = (_token_id(tokenizer, config.get(name)) for name in ("eos_token", "pad_token"))
     if eos is None:
         raise ModelError(f"{folder}: the tokenizer has no end-of-text token (eos_token in tokenizer_config.json)")
-    before = tokenizer.encode("").ids
-    return Encoder(tokenizer, before[0] if before else None, eos)
+    marked, plain = tokenizer.encode("a").ids, tokenizer.encode("a", add_special_tokens=False).ids
+    bos = marked[0] if marked[0] != plain[0] else None
+    return Encoder(tokenizer, bos, eos, eos if padding is None else padding)
+
+
+def _token_id(tokenizer: Tokenizer, token: Any) -> int | None:
+    text = token["content"] if isinstance(token, dict) else token
+    return tokenizer.token_to_id(text) if text else None
 
 
 def join(

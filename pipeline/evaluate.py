@@ -21,7 +21,7 @@ from pipeline.likelihood import held_out_loss, perplexity
 from pipeline.params import Evaluate, Params
 from pipeline.scores import score, summary
 from pipeline.stage import stage
-from pipeline.weights import load_model, load_tokenizer, positions_of
+from pipeline.weights import load_model, positions_of
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +34,11 @@ TEST, MODELS, PREDICTIONS, METRICS = (
 Row = dict[str, Any]
 
 
-def answered(rows: list[Row], model: Any, encoder: Encoder, options: Evaluate, padding: int) -> list[Row]:
+def answered(rows: list[Row], model: Any, encoder: Encoder, options: Evaluate) -> list[Row]:
     """The rows with the model's answers and their scores."""
     room = room_for_prompt(positions_of(model.config), options.max_new_tokens)
     prompts = [shortened(prompt, room, encoder.bos) for prompt in encoder.prompts(row["prompt"] for row in rows)]
-    answers = generate(model, prompts, options.max_new_tokens, options.batch_size, encoder.eos, padding)
+    answers = generate(model, prompts, options.max_new_tokens, options.batch_size, encoder.eos, encoder.padding)
     predictions = []
     for row, answer in zip(rows, answers, strict=True):
         prediction = encoder.tokenizer.decode(answer.new_tokens, skip_special_tokens=True).strip()
@@ -68,24 +68,24 @@ def room_for_prompt(positions: int | None, max_new_tokens: int) -> int:
     return positions - max_new_tokens
 
 
-def loss_of(rows: list[Row], model: Any, encoder: Encoder, padding: int) -> float:
+def loss_of(rows: list[Row], model: Any, encoder: Encoder) -> float:
     """The held-out loss on the rows' completions, in nats a token, the end of text included."""
     prompts = encoder.prompts(row["prompt"] for row in rows)
     completions = encoder.completions(row["completion"] for row in rows)
     longest = positions_of(model.config) or 2**31
     pairs = zip(prompts, completions, strict=True)
-    return held_out_loss(model, [join(*pair, longest, bos=encoder.bos) for pair in pairs], padding)
+    return held_out_loss(model, [join(*pair, longest, bos=encoder.bos) for pair in pairs], encoder.padding)
 
 
 def evaluate(rows: list[Row], folder: Path, options: Evaluate, device: Any) -> tuple[list[Row], dict[str, Any]]:
     """(predictions, metrics) of the model in a folder."""
-    encoder, padding = load_encoder(folder), load_tokenizer(folder).pad_token_id
+    encoder = load_encoder(folder)
     model = load_model(folder).to(device)
-    loss = loss_of(rows, model, encoder, padding)
+    loss = loss_of(rows, model, encoder)
     held_out = {"loss": loss, "perplexity": perplexity(loss)}
     if not any(row["prompt"] for row in rows):
         return [{"id": row["id"], "reference": row["completion"]} for row in rows], {"rows": len(rows), **held_out}
-    predictions = answered(rows, model, encoder, options, padding)
+    predictions = answered(rows, model, encoder, options)
     return predictions, {"rows": len(rows), **summary(predictions), **held_out}
 
 

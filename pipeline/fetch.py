@@ -11,10 +11,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import hub, rows, weights
-from pipeline.errors import ModelError
+from pipeline.errors import DataError, ModelError
 from pipeline.files import sha256, whole, write_json
 from pipeline.params import FileRows, FolderModel, GeneratedRows, HubModel, HubRows, Params, ScratchModel
 from pipeline.stage import stage
@@ -31,7 +32,10 @@ def fetch_data(source: FileRows | GeneratedRows | HubRows) -> dict[str, Any]:
     loaded = rows.load(source)
     with whole(RAW) as folder:
         folder.mkdir()
-        pq.write_table(loaded.table, folder / "rows.parquet", compression="zstd")
+        try:
+            pq.write_table(loaded.table, folder / "rows.parquet", compression="zstd")
+        except pa.ArrowException as error:
+            raise DataError(f"the source's columns do not fit into Parquet: {error}") from None
         checksum, size = sha256(folder / "rows.parquet"), (folder / "rows.parquet").stat().st_size
     return {
         "rows": loaded.table.num_rows,

@@ -1,5 +1,6 @@
 """Reading and writing files: an output appears whole under its name, or not at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ def whole(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_orphans(path)
     temporary = path.parent / f".{path.name}.{os.getpid()}"
+    _remove(temporary)  # of a killed process that had our id: in containers ids recur
     try:
         yield temporary
         _replace(temporary, path)
@@ -29,6 +31,8 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def _replace(temporary: Path, path: Path) -> None:
+    if not temporary.exists():
+        raise FileNotFoundError(errno.ENOENT, "nothing was written to", str(temporary))
     if path.is_dir():  # a folder cannot be renamed over one that holds files
         old = path.parent / f".{path.name}.{os.getpid()}-old"
         path.rename(old)
@@ -52,6 +56,8 @@ def _is_alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
+        return True
+    except OverflowError:  # no process id: the file is somebody's own
         return True
     return True
 
@@ -80,23 +86,22 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def read_jsonl(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
     """The (first `limit`) rows of a JSON Lines file; DataError with the line's number where one is no JSON object."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     # Lines end at \n alone: str.splitlines would also cut at U+2028 and others that JSON leaves as they are.
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                if len(rows) == limit:
-                    break
-                if line.strip():
-                    rows.append(_json_object(line, f"{path}, line {number}"))
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: not UTF-8 text after line {len(rows)} ({error.reason})") from None
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if len(rows) == limit:
+                break
+            if line.strip():
+                rows.append(_json_object(line, f"{path}, line {number}"))
     return rows
 
 
-def _json_object(text: str, where: str) -> dict[str, Any]:
+def _json_object(line: bytes, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(text)
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 text (byte {error.start + 1}: {error.reason})") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON ({error.msg}, column {error.colno}); expected one object a line") from None
     if not isinstance(row, dict):

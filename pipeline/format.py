@@ -25,7 +25,7 @@ from pipeline.params import Format, Near, Params, Template
 from pipeline.stage import stage
 from pipeline.tasks import task_of, turns_of
 from pipeline.templates import render
-from pipeline.text import words
+from pipeline.text import asked, words
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def split_of(question: str, options: Format) -> str:
     SHA-256 of the seed and the question's words gives a number that is uniform in [0, 1): test below test_fraction,
     validation below that plus validation_fraction, else train.
     """
-    digest = hashlib.sha256(f"{options.seed}\0{' '.join(words(question)) or question}".encode()).digest()
+    digest = hashlib.sha256(f"{options.seed}\0{' '.join(asked(question))}".encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     if place < options.test_fraction:
         return "test"
@@ -98,7 +98,7 @@ def leakage(splits: dict[str, list[Row]], near: Near) -> dict[str, float]:
 
 
 def _twin_keys(row: Row, near: Near) -> set[tuple[str, ...]]:
-    question, answer = tuple(words(row["question"])), tuple(words(row["answer"]))
+    question, answer = asked(row["question"]), words(row["answer"])
     return {("question", *question)} | ({("answer", *answer)} if len(answer) >= near.min_words else set())
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import sys
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -124,22 +125,31 @@ def _read_json(path: Path, rows: int | None) -> pa.Table:
 
 def _from_objects(objects: list[dict[str, Any]], path: Path) -> pa.Table:
     names = list(dict.fromkeys(name for each in objects for name in each))
+    return pa.table({name: _column(name, [each.get(name) for each in objects], path) for name in names})
+
+
+def _column(name: str, values: list[Any], path: Path) -> pa.Array:
+    """One type a column; DataError names the first row whose value does not go with those before it."""
+    if (error := _fault_of(values)) is None:
+        return pa.array(values)
+    number = bisect_left(range(len(values)), True, key=lambda row: _fault_of(values[: row + 1]) is not None) + 1
+    raise DataError(
+        f"{path}, row {number}: column {name} holds {_shown(values[number - 1])}, which does not go with the rows before it "
+        f"or into no table ({error}); expected one type a column, text in UTF-8"
+    )
+
+
+def _fault_of(values: list[Any]) -> Exception | None:
     try:
-        return pa.table({name: pa.array([each.get(name) for each in objects]) for name in names})
-    except pa.ArrowException:
-        for name in names:
-            _require_one_type(name, objects, path)
-        raise
+        pa.array(values)
+    except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
+        return error
+    return None
 
 
-def _require_one_type(name: str, objects: list[dict[str, Any]], path: Path) -> None:
-    first = next((type(each[name]) for each in objects if each.get(name) is not None), None)
-    for number, each in enumerate(objects, start=1):
-        if each.get(name) is not None and type(each[name]) is not first:
-            raise DataError(
-                f"{path}, row {number}: column {name} holds a {type(each[name]).__name__}, "
-                f"in the rows before it a {getattr(first, '__name__', first)}; expected one type a column"
-            )
+def _shown(value: Any) -> str:
+    text = ascii(value)
+    return f"a {type(value).__name__}, {text if len(text) <= 60 else text[:57] + '...'}"
 
 
 def _read_csv(path: Path, rows: int | None) -> pa.Table:
@@ -148,7 +158,7 @@ def _read_csv(path: Path, rows: int | None) -> pa.Table:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
-            names = next(reader, [])
+            names = next((row for row in reader if row), [])
             cells = list(islice(_whole_rows(reader, len(names), path), rows))
         except csv.Error as error:
             raise DataError(f"{path}, line {reader.line_num}: not CSV ({error})") from None

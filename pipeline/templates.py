@@ -12,10 +12,14 @@ def template_faults(prompt: str, completion: str) -> list[str]:
 
 def _faults(name: str, template: str, field: str) -> list[str]:
     try:
-        fields = [found for _, found, spec, _ in Formatter().parse(template) if found is not None or spec]
+        parsed = [part[1:] for part in Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         return [f"{name} {template!r} is not a template: {error}; write {{{{ and }}}} for literal braces"]
-    return [] if fields == [field] else [f"{name} {template!r} must hold {{{field}}} once and no other placeholder"]
+    return (
+        []
+        if parsed == [(field, "", None)]
+        else [f"{name} {template!r} must hold {{{field}}} once and no other placeholder"]
+    )
 
 
 def render(turns: list[Turn], prompt: str, completion: str) -> str:

@@ -33,3 +33,12 @@ def words(text: str) -> list[str]:
     ['what', 's', 'h2o', 'doctor']
     """
     return WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def asked(question: str) -> tuple[str, ...]:
+    """What a question is compared by: its words, or the text itself where it has none.
+
+    >>> asked("Is it flu?") == asked("is it FLU"), asked("???") == asked("!")
+    (True, False)
+    """
+    return tuple(words(question)) or (question,)

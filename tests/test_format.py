@@ -152,11 +152,7 @@ def test_rows_near_to_held_out_ones_are_dropped() -> None:
     question = "What can I do at home for a sore throat that came with the cold in week {}?"
     rows = [row(week, question.format(week)) for week in range(20)]
     splits, dropped = split(rows, OPTIONS)
-    assert {name: [each["id"] for each in found] for name, found in splits.items()} == {
-        "train": [],
-        "validation": [],
-        "test": [0, 11, 16],
-    }
+    assert place_of(splits) == {0: "test", 11: "test", 16: "test"}
     assert dropped == {"train": 15, "validation": 2}
     in_validation, in_train = rows[7], rows[1]
     assert split([in_validation, in_train], OPTIONS) == (

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import TINY, commit_all, copy_project, python_in, run_in
 
+pytestmark = pytest.mark.xdist_group("pipeline")
+
 ALL = [
     "fetch@data",
     "fetch@model",
@@ -78,7 +80,7 @@ def test_a_learning_rate_runs_training_and_what_follows_and_going_back_runs_noth
     difference = run_in(repository, "dvc", "metrics", "diff", "--json", "warmer")
     assert "metrics/evaluate/finetuned.json" in json.loads(difference.stdout)
     plots = json.loads(run_in(repository, "dvc", "plots", "diff", "warmer", "--json").stdout)
-    assert "Training and validation loss" in "".join(plots["data"] if "data" in plots else plots)
+    assert "Training and validation loss" in "".join(plots.get("data", plots))
 
 
 def test_a_forced_run_changes_nothing_but_timings(repository: Path) -> None:

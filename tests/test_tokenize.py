@@ -45,7 +45,7 @@ def tokenizer(bos: bool) -> Tokenizer:
 
 
 def encoder(bos: bool) -> Encoder:
-    return Encoder(tokenizer(bos), BOS if bos else None, EOS)
+    return Encoder(tokenizer(bos), BOS if bos else None, EOS, EOS)
 
 
 def model_folder(folder: Path, made: Tokenizer, **config: object) -> Path:
