@@ -29,6 +29,11 @@ TINY = (
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first: two files run side by side, and the last one should not run alone for long."""
+    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+
+
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a user's shell: no trace of DVC, the hub's cache or Hydra from outside, nor of a network."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "HF_", "HYDRA_"))}

@@ -38,7 +38,7 @@ def model() -> GPTNeoXForCausalLM:
 
 def prompts() -> list[list[int]]:
     generator = torch.Generator().manual_seed(0)
-    return [torch.randint(2, 40, (3 + i % 11,), generator=generator).tolist() for i in range(40)]
+    return [torch.randint(2, 40, (3 + i % 11,), generator=generator).tolist() for i in range(20)]
 
 
 def test_answers_are_those_of_one_prompt_at_a_time_whatever_the_batch_size(model: GPTNeoXForCausalLM) -> None:
@@ -50,7 +50,7 @@ def test_answers_are_those_of_one_prompt_at_a_time_whatever_the_batch_size(model
         tokens = output[0, len(prompt) :].tolist()
         alone.append((tokens[: tokens.index(EOS)], "stop") if EOS in tokens else (tokens, "length"))
     assert {reason for _, reason in alone} == {"stop", "length"}
-    for batch_size in (1, 7, 40, 64):
+    for batch_size in (1, 7, 64):
         assert [tuple(answer) for answer in generate(model, prompts(), 20, batch_size, EOS, PADDING)] == alone
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from conftest import TINY, commit_all, copy_project, python_in, run_in
 
-pytestmark = pytest.mark.xdist_group("pipeline")
-
 ALL = [
     "fetch@data",
     "fetch@model",

@@ -12,14 +12,17 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import environment, python_in
+from conftest import TINY, environment, python_in
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM, pipeline
 
 from pipeline import train
 from pipeline.checkpoints import checkpoint_folder, key_of, last_checkpoint, load_weights
-from pipeline.compose import read
+from pipeline.compose import composed, read
 from pipeline.errors import ModelError
+from pipeline.evaluate import evaluate
+from pipeline.faults import check
+from pipeline.files import read_jsonl
 from pipeline.history import rows_of
 from pipeline.params import Train
 from pipeline.weights import load_model
@@ -220,13 +223,15 @@ def test_a_step_that_was_logged_twice_is_one_row() -> None:
 def test_plain_text_trains_too(in_built: Path) -> None:
     rows = [{"text": f"A note about nothing in particular, number {i}."} for i in range(60)]
     Path("notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    overrides = ("data=file", "data.path=notes.jsonl", "format.near.threshold=0.99", "train.max_steps=2")
-    tiny = ("model.vocabulary=400", "model.positions=96", "model.layers=2", "model.hidden_size=32", "model.heads=2")
-    commands = [("compose", *overrides, *tiny, "tokenize.max_length=96", "evaluate.max_new_tokens=12")]
-    commands += [("fetch", "instance=data"), ("fetch", "instance=model"), ("clean",), ("format",), ("tokenize",)]
-    commands += [("train",), ("evaluate", "instance=base"), ("evaluate", "instance=finetuned"), ("compare",)]
-    for module, *arguments in commands:
+    text = composed(*TINY[1:], "data=file", "data.path=notes.jsonl", "format.near.threshold=0.99")
+    Path("params.yaml").write_text(text)
+    for module, *arguments in (("fetch", "instance=data"), ("clean",), ("format",), ("tokenize",)):
         done = python_in(in_built, f"pipeline.{module}", *arguments)
         assert done.returncode == 0, done.stderr
-    metrics = json.loads(Path("metrics/evaluate/finetuned.json").read_text())
+    params = check(read(text))
+    train.train(params.train.model_copy(update={"max_steps": 2}), CPU)
+    predictions, metrics = evaluate(
+        read_jsonl(Path("data/formatted/test.jsonl")), Path("models/finetuned"), params.evaluate, CPU
+    )
     assert set(metrics) == {"rows", "loss", "perplexity"}
+    assert set(predictions[0]) == {"id", "reference"}
