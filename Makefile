@@ -16,7 +16,7 @@ repro: $(VENV)/installed params.yaml
 	@echo "Open metrics/report.html in a browser to see the answers side by side."
 
 test: $(VENV)/installed
-	python -m pytest -n 2 --dist loadfile
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 params: $(VENV)/installed
 	python -m pipeline.compose

@@ -30,7 +30,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: two files run side by side, and the last one should not run alone for long."""
+    """The longest file first: two files run side by side (see Makefile), and the last should not run alone for long."""
     items.sort(key=lambda item: item.path.name != "test_pipeline.py")
 
 
