@@ -76,7 +76,7 @@ def test_nothing_to_pin_is_an_error(project: Path) -> None:
 
 
 FAULTS = {
-    "unknown revision": ("model", ["model=hub", "model.name=EleutherAI/pythia-70m", "model.revision=v9"], "no branch, tag or commit v9"),
+    "unknown revision": ("model", ["model=pythia-70m", "model.revision=v9"], "no branch, tag or commit v9"),
     "unknown model": ("model", ["model=hub", "model.name=owner/nothing"], "model.name: no model owner/nothing on the hub"),
     "unknown dataset": ("data", ["data=hub", "data.name=owner/nothing"], "data.name: no dataset owner/nothing on the hub"),
     "gated": ("model", ["model=hub", "model.name=owner/gated"], "access to owner/gated is gated"),
