@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from pipeline.params import Data, Rows, ScratchModel
 from pipeline.rows import load
+from pipeline.weights import quiet_transformers
 
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|padding|>"
 
@@ -21,6 +22,7 @@ def build(model: ScratchModel, folder: Path) -> None:
     import torch
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
+    quiet_transformers()
     data: Rows = TypeAdapter(Data).validate_python(model.data)
     table = load(data).table
     tokenizer = train_tokenizer(texts_of(table, data.columns), model.vocabulary, model.positions)
