@@ -31,12 +31,13 @@ TEST, MODELS, PREDICTIONS, METRICS = (
     Path("data/predictions"),
     Path("metrics/evaluate"),
 )
+UNLIMITED = 2**31  # tokens, where the model's configuration names no limit
 Row = dict[str, Any]
 
 
-def answered(rows: list[Row], model: Any, encoder: Encoder, options: Evaluate) -> list[Row]:
-    """The rows with the model's answers and their scores."""
-    room = room_for_prompt(positions_of(model.config), options.max_new_tokens)
+def answered(rows: list[Row], model: Any, encoder: Encoder, options: Evaluate, positions: int | None) -> list[Row]:
+    """The rows with the model's answers and their scores; a prompt that is too long loses its start."""
+    room = room_for_prompt(positions, options.max_new_tokens)
     prompts = [shortened(prompt, room, encoder.bos) for prompt in encoder.prompts(row["prompt"] for row in rows)]
     answers = generate(model, prompts, options.max_new_tokens, options.batch_size, encoder.eos, encoder.padding)
     predictions = []
@@ -60,7 +61,7 @@ def answered(rows: list[Row], model: Any, encoder: Encoder, options: Evaluate) -
 def room_for_prompt(positions: int | None, max_new_tokens: int) -> int:
     """The longest prompt, in tokens, that leaves room for an answer; ConfigError if that is none."""
     if positions is None:
-        return 2**31
+        return UNLIMITED
     if max_new_tokens >= positions:
         raise ConfigError(
             f"evaluate.max_new_tokens: {max_new_tokens} leaves no room for a question: the model has {positions} positions"
@@ -68,11 +69,11 @@ def room_for_prompt(positions: int | None, max_new_tokens: int) -> int:
     return positions - max_new_tokens
 
 
-def loss_of(rows: list[Row], model: Any, encoder: Encoder) -> float:
+def loss_of(rows: list[Row], model: Any, encoder: Encoder, positions: int | None) -> float:
     """The held-out loss on the rows' completions, in nats a token, the end of text included."""
     prompts = encoder.prompts(row["prompt"] for row in rows)
     completions = encoder.completions(row["completion"] for row in rows)
-    longest = positions_of(model.config) or 2**31
+    longest = positions or UNLIMITED
     pairs = zip(prompts, completions, strict=True)
     return held_out_loss(model, [join(*pair, longest, bos=encoder.bos) for pair in pairs], encoder.padding)
 
@@ -81,11 +82,12 @@ def evaluate(rows: list[Row], folder: Path, options: Evaluate, device: Any) -> t
     """(predictions, metrics) of the model in a folder."""
     encoder = load_encoder(folder)
     model = load_model(folder).to(device)
-    loss = loss_of(rows, model, encoder)
+    positions = positions_of(folder)
+    loss = loss_of(rows, model, encoder, positions)
     held_out = {"loss": loss, "perplexity": perplexity(loss)}
     if not any(row["prompt"] for row in rows):
         return [{"id": row["id"], "reference": row["completion"]} for row in rows], {"rows": len(rows), **held_out}
-    predictions = answered(rows, model, encoder, options)
+    predictions = answered(rows, model, encoder, options, positions)
     return predictions, {"rows": len(rows), **summary(predictions), **held_out}
 
 

@@ -6,7 +6,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline import rows, weights
 from pipeline.errors import PipelineError
-from pipeline.files import read_json
 from pipeline.params import Data, FileRows, FolderModel, GeneratedRows, Model, ScratchModel
 
 
@@ -31,8 +30,7 @@ def _look_at(source: Any, values: dict[str, Any]) -> list[str]:
     elif isinstance(source, GeneratedRows):
         rows.require_file(source.path)
     elif isinstance(source, FolderModel):
-        folder = weights.require_model_folder(source.path)
-        return _too_long(read_json(folder / "config.json").get("max_position_embeddings"), values)
+        return _too_long(weights.positions_of(weights.require_model_folder(source.path)), values)
     elif isinstance(source, ScratchModel):
         return _too_long(source.positions, values)
     return []

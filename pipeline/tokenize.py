@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 
 from pipeline.encoding import IGNORED, Encoder, Example, join, load_encoder
 from pipeline.errors import DataError
-from pipeline.files import read_json, read_jsonl, whole, write_json
+from pipeline.files import read_jsonl, whole, write_json
 from pipeline.params import Params, Tokenize
 from pipeline.stage import stage
+from pipeline.weights import positions_of
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def padding(lengths: list[int]) -> dict[str, dict[str, float]]:
 
 def require_positions(max_length: int, folder: Path) -> None:
     """Raise DataError if rows could be longer than the model's positions."""
-    positions = read_json(folder / "config.json").get("max_position_embeddings")
+    positions = positions_of(folder)
     if positions and max_length > positions:
         raise DataError(f"tokenize.max_length: {max_length} is more than the model's {positions} positions")
 

@@ -162,7 +162,7 @@ def _metrics(trainer: StrictTrainer, model: Any, kept: float, history: list[dict
         "epochs": state.epoch,
         **details(
             model,
-            positions_of(model.config) or 2048,
+            positions_of(BASE) or 2048,
             options.per_device_train_batch_size * options.gradient_accumulation_steps,
         ),
     }

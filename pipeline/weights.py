@@ -1,10 +1,10 @@
 """Models and tokenizers on disk: what a folder must hold, and loading them so that nothing is silently random."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.errors import ModelError
-from pipeline.files import local_path
+from pipeline.files import local_path, read_json
 
 if TYPE_CHECKING:  # the libraries take seconds to import, and composition needs neither
     import torch
@@ -88,6 +88,7 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def positions_of(config: Any) -> int | None:
-    """The longest sequence that a model takes, in tokens; None where its configuration names no limit."""
-    return getattr(config, "max_position_embeddings", None)
+def positions_of(folder: Path) -> int | None:
+    """The longest sequence that a folder's model takes, in tokens; None where its configuration names no limit."""
+    config = read_json(folder / "config.json")
+    return config.get("max_position_embeddings") or config.get("n_positions")

