@@ -5,15 +5,14 @@ writes into conf/config.yaml which option of a group they took and which values 
 """
 
 import sys
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
-from ruamel.yaml import YAML
 
-from pipeline import files
-from pipeline.compose import ABSENT, CONF, PARAMS, Leaves, composed, differences, leaves, read, require_sound
+from pipeline import conf
+from pipeline.compose import ABSENT, PARAMS, Leaves, composed, differences, leaves, read, require_sound
+from pipeline.conf import CONF
 from pipeline.errors import ConfigError
 from pipeline.stage import require_params
 
@@ -94,11 +93,7 @@ def _distance(target: dict[str, Any], values: dict[str, Any], group: str) -> int
 
 
 def _write_config(groups: dict[str, str], changed: Leaves) -> None:
-    file = YAML()
-    file.width = 120
-    file.indent(mapping=2, sequence=4, offset=2)
-    file.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
-    config = file.load(CONFIG)
+    config = conf.load(CONFIG)
     for group, override in groups.items():
         entry = next(each for each in config["defaults"] if isinstance(each, dict) and group in each)
         entry[group] = override.split("=")[1]
@@ -108,5 +103,4 @@ def _write_config(groups: dict[str, str], changed: Leaves) -> None:
         for each in sections:
             section = section.setdefault(each, {})
         section[name] = value
-    with files.whole(CONFIG) as temporary, Path(temporary).open("w", encoding="utf-8") as stream:
-        file.dump(config, stream)
+    conf.dump(CONFIG, config)

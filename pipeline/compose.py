@@ -19,12 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline import files
+from pipeline.conf import CONF
 from pipeline.errors import ConfigError
 from pipeline.faults import describe, faults_of
 from pipeline.preflight import source_faults
 from pipeline.stage import faults_as_messages, require_params
 
-PARAMS, CONF = Path("params.yaml"), Path("conf")
+PARAMS = Path("params.yaml")
 ABSENT = "(absent)"
 DIFFERS = 3
 Leaves = dict[str, Any]

@@ -6,13 +6,12 @@ Reads params.yaml (what was asked for) and metrics/fetch/{data,model}.json (what
 """
 
 from pathlib import Path
-from typing import Any
 
-from ruamel.yaml import YAML
-
-from pipeline.compose import CONF, PARAMS, read
+from pipeline import conf
+from pipeline.compose import PARAMS, read
+from pipeline.conf import CONF
 from pipeline.errors import ConfigError
-from pipeline.files import read_json, whole
+from pipeline.files import read_json
 from pipeline.stage import faults_as_messages, require_params
 
 
@@ -34,22 +33,14 @@ def pin() -> list[str]:
 
 
 def _pin(section: str, name: str, commit: str) -> list[str]:
-    file = YAML()
-    file.width = 120
-    found = {path: file.load(path) for path in sorted((CONF / section).glob("*.yaml"))}
+    found = {path: conf.load(path) for path in sorted((CONF / section).glob("*.yaml"))}
     named = {path: config for path, config in found.items() if config.get("name") == name}
     if not named:
         raise ConfigError(f"no file of conf/{section}/ has name: {name}; write one, or set {section}.revision={commit}")
     for path, config in named.items():
         config["revision"] = commit
-        _dump(file, config, path)
+        conf.dump(path, config)
     return [f"{path}: revision {commit}" for path in named]
-
-
-def _dump(file: YAML, config: Any, path: Path) -> None:
-    file.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
-    with whole(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        file.dump(config, stream)
 
 
 def main() -> None:
