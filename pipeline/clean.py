@@ -20,7 +20,7 @@ from pipeline.errors import DataError
 from pipeline.files import whole, write_json
 from pipeline.params import Clean, Params
 from pipeline.stage import stage
-from pipeline.tasks import ROLES, Task, task_of
+from pipeline.tasks import ROLES, Task, mapped_task, task_of
 from pipeline.text import collapse, tidy
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ Record = dict[str, Any]
 
 def clean(table: pa.Table, columns: Mapping[str, str] | None, options: Clean) -> tuple[list[Record], list[Record]]:
     """(records: id and the task's columns, dropped: id and reason); a row's id is its number in the source, from 0."""
-    task = task_of(columns or table.column_names)
+    task = mapped_task(columns) if columns is not None else task_of(table.column_names)
     source_of = columns or {name: name for name in task.columns if name in table.column_names}
     used = {name: table.column(source_of[name]).to_pylist() for name in task.columns if name in source_of}
     boilerplate = [re.compile(pattern, re.IGNORECASE) for pattern in options.boilerplate]
@@ -55,11 +55,17 @@ def _tidied(name: str, value: Any, task: Task, options: Clean, row: int) -> Any:
         return _messages(value, row)
     if value is not None and not isinstance(value, (str, int, float)):
         raise DataError(f"row {row}, {name}: a {type(value).__name__}; expected text (see data.columns)")
-    text = "" if value is None else str(value)
-    if task.name == "text":
-        return tidy(text)
-    text = collapse(text)
+    text = _text_of(value)
+    # What a person asks and answers is prose; in the other tasks line breaks may mean something.
+    text = collapse(text) if task.name == "question/answer" else tidy(text)
     return without_prefix(text, options.question_prefixes) if name == task.question else text
+
+
+def _text_of(value: str | float | None) -> str:
+    """A cell as text: none and NaN are empty, 3.0 (an integer in a column with gaps) is 3."""
+    if value is None or value != value:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def without_prefix(text: str, prefixes: list[str]) -> str:
@@ -85,7 +91,11 @@ def _messages(value: Any, row: int) -> list[dict[str, str]]:
             raise DataError(f"row {row}, messages: unknown role {message['role']}; expected {', '.join(ROLES)}")
         if not isinstance(message["content"], str | None):
             raise DataError(f"row {row}, messages: content is a {type(message['content']).__name__}; expected text")
-    return [{"role": m["role"], "content": tidy(m["content"] or "")} for m in messages]
+    tidied = [{"role": m["role"], "content": tidy(m["content"] or "")} for m in messages]
+    said = [m for m in tidied if m["content"] or m["role"] != "system"]
+    while said and said[-1]["role"] != "assistant":
+        said.pop()  # what nobody answered
+    return said
 
 
 def _reason(values: Record, task: Task, boilerplate: list[re.Pattern[str]]) -> str | None:
@@ -98,19 +108,19 @@ def _reason(values: Record, task: Task, boilerplate: list[re.Pattern[str]]) -> s
 
 
 def _chat_reason(messages: list[dict[str, str]], boilerplate: list[re.Pattern[str]]) -> str | None:
-    if not messages or any(not message["content"] for message in messages):
-        return "empty"
-    roles = [message["role"] for message in messages]
-    if roles[-1] != "assistant" or "user" not in roles[:-1]:
+    if len(messages) < 2 or messages[-2]["role"] != "user":
         return "no_answer"
+    if any(not message["content"] for message in messages):
+        return "empty"
     return "boilerplate" if _is_only(messages[-1]["content"], boilerplate) else None
 
 
 def _is_only(answer: str, boilerplate: list[re.Pattern[str]]) -> bool:
-    """Whether the patterns leave no letter or digit of an answer."""
+    """Whether the patterns match, and leave no letter or digit of an answer."""
+    left = answer
     for pattern in boilerplate:
-        answer = pattern.sub(" ", answer)
-    return not any(char.isalnum() for char in answer)
+        left = pattern.sub(" ", left)
+    return left != answer and not any(char.isalnum() for char in left)
 
 
 def _key(values: Record) -> tuple[Any, ...]:

@@ -46,6 +46,7 @@ def load_encoder(folder: Path) -> Encoder:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # "</s>" within a text is text
     config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
     eos, padding = (_token_id(tokenizer, config.get(name)) for name in ("eos_token", "pad_token"))
     if eos is None:

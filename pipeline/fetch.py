@@ -41,6 +41,8 @@ def fetch_data(source: FileRows | GeneratedRows | HubRows) -> dict[str, Any]:
         "rows": loaded.table.num_rows,
         "columns": loaded.table.num_columns,
         "bytes": size,
+        "source": source.source,
+        "name": source.name if isinstance(source, HubRows) else "",
         "revision": loaded.revision,
         "sha256": checksum,
     }
@@ -63,7 +65,8 @@ def fetch_model(model: HubModel | FolderModel | ScratchModel) -> dict[str, Any]:
 
             build(model, folder)
             revision = sha256(folder)
-        return {**_proved(folder), "revision": revision}
+        name = model.name if isinstance(model, HubModel) else ""
+        return {**_proved(folder), "source": model.source, "name": name, "revision": revision}
 
 
 def _require_unchanged(model: FolderModel, folder: Path) -> str:
@@ -80,7 +83,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _proved(folder: Path) -> dict[str, Any]:
-    """Load model and tokenizer, so that what cannot work ends here; a tokenizer file that lacks is written."""
+    """Load model and tokenizer, so that what cannot work ends here; the tokenizer is written as the library has it."""
     tokenizer = weights.load_tokenizer(folder)
     model = weights.load_model(folder)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
@@ -88,8 +91,7 @@ def _proved(folder: Path) -> dict[str, Any]:
             f"the tokenizer has {len(tokenizer)} tokens, the model embeds {model.get_input_embeddings().num_embeddings}: "
             "it is not this model's tokenizer"
         )
-    if not all((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
-        tokenizer.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)  # names the end-of-text token, which some folders leave to the library to know
     if not (folder / "tokenizer.json").exists():
         raise ModelError("the tokenizer has no fast version (tokenizer.json), which the tokenize stage needs")
     return {"architecture": type(model).__name__, "parameters": model.num_parameters()}

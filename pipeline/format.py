@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 
 def formatted(records: list[dict[str, Any]], template: Template) -> list[Row]:
-    """Rows of id, question, answer (what the split compares), prompt, completion (what the model sees)."""
+    """Rows of id, question, answer, turns (what the split compares), prompt, completion (what the model sees)."""
     task = task_of(name for name in records[0] if name != "id")
     rows = []
     for record in records:
@@ -45,6 +45,7 @@ def formatted(records: list[dict[str, Any]], template: Template) -> list[Row]:
                 "id": record["id"],
                 "question": "\n".join(turn.content for turn in turns if turn.role == "user") or answer,
                 "answer": answer if turns else "",
+                "turns": [turn.content for turn in turns[:-1]],
                 "prompt": render(turns, template.prompt, template.completion),
                 "completion": template.completion.format(answer=answer) if turns else answer,
             }
@@ -81,12 +82,17 @@ def _far(rows: list[Row], held_out: list[Row], near: Near) -> list[Row]:
 
 
 def is_near_any(rows: list[Row], others: list[Row], near: Near) -> list[bool]:
-    """For each row whether its question or its answer is near to that of one of the others."""
-    by_field = [
-        near_any([row[field] for row in rows], (row[field] for row in others), near.threshold, near.min_words)
-        for field in ("question", "answer")
-    ]
-    return [question or answer for question, answer in zip(*by_field, strict=True)]
+    """For each row whether a text of it is near to one of the others: questions to questions, answers to answers.
+
+    The earlier turns of a chat are compared with both: what is asked there may be another row's question.
+    """
+    found: set[int] = set()
+    for field in ("question", "answer"):
+        texts = [(i, text) for i, row in enumerate(rows) for text in (row[field], *row.get("turns", ()))]
+        held = {text for row in others for text in (row[field], *row.get("turns", ()))}
+        is_near = near_any([text for _, text in texts], held, near.threshold, near.min_words)
+        found.update(i for (i, _), near_one in zip(texts, is_near, strict=True) if near_one)
+    return [i in found for i in range(len(rows))]
 
 
 def leakage(splits: dict[str, list[Row]], near: Near) -> dict[str, float]:

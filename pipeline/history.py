@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.errors import ModelError
 from pipeline.files import whole
@@ -34,6 +34,14 @@ class HistoryCallback(TrainerCallback):
         self.bar.update(state.global_step - self.bar.n)
         if state.global_step == state.max_steps:
             control.should_log = True  # a short training ends before the first regular log
+        self.log_what_is_saved(control)
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.log_what_is_saved(control)
+
+    def log_what_is_saved(self, control: TrainerControl) -> None:
+        """Start the mean of the losses anew at each checkpoint, where a resumed training starts it too."""
+        control.should_log = control.should_log or control.should_save
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Row | None = None, **_: Any
@@ -56,6 +64,27 @@ class HistoryCallback(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+class Patience(EarlyStoppingCallback):
+    """Early stopping that counts each evaluation once: not the one before the first step, which a resumed training repeats."""
+
+    is_training = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
+    ) -> None:
+        self.is_training = False
+        super().on_train_begin(args, state, control, **rest)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.is_training = True
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Row, **rest: Any
+    ) -> None:
+        if self.is_training:
+            super().on_evaluate(args, state, control, metrics, **rest)
 
 
 def rows_of(log_history: list[Row]) -> list[Row]:

@@ -13,7 +13,7 @@ from pipeline.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TOKENS_A_BATCH = 8192  # bounds the logits, by far the largest tensor: tokens × vocabulary
+LOGITS_A_BATCH = 2**27  # tokens × vocabulary: by far the largest tensor, half a gigabyte in float32
 
 
 def row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -50,7 +50,8 @@ def held_out_loss(model: "PreTrainedModel", examples: list[Example], padding: in
     ModelError if there is no such token, or if the loss is not finite.
     """
     total, tokens = 0.0, 0.0
-    for batch in tqdm(batches_by_length(examples, TOKENS_A_BATCH), desc="loss", unit="batch", disable=None):
+    budget = LOGITS_A_BATCH // model.get_input_embeddings().num_embeddings
+    for batch in tqdm(batches_by_length(examples, budget), desc="loss", unit="batch", disable=None):
         inputs = {name: tensor.to(model.device) for name, tensor in pad(batch, padding).items()}
         labels = inputs.pop("labels")
         summed = row_losses(model(**inputs).logits, labels).double().sum(dim=0)

@@ -21,7 +21,7 @@ Text = Annotated[str, Field(min_length=1)]
 class Section(BaseModel):
     """A section refuses unknown keys, and a text where a number belongs."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class Rows(Section):
@@ -57,6 +57,8 @@ class HubRows(Rows):
     """OWNER/NAME on the Hugging Face hub"""
     revision: Text
     """branch, tag or commit; `python -m pipeline.pin` replaces it by the commit"""
+    config: str | None
+    """the dataset's configuration, where it has several"""
     split: Text
 
 

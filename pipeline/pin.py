@@ -25,10 +25,13 @@ def pin() -> list[str]:
     done = []
     for section in ("data", "model"):
         fetched = Path(f"metrics/fetch/{section}.json")
-        if values[section].get("source") == "hub" and fetched.exists():
-            done += _pin(section, values[section]["name"], read_json(fetched)["revision"])
+        came = read_json(fetched) if fetched.exists() else {}
+        if values[section]["source"] == came.get("source") == "hub" and values[section]["name"] == came["name"]:
+            done += _pin(section, came["name"], came["revision"])
     if not done:
-        raise ConfigError("nothing to pin: neither data nor model was fetched from the hub (dvc repro fetches them)")
+        raise ConfigError(
+            "nothing to pin: nothing that params.yaml names was fetched from the hub (dvc repro fetches it)"
+        )
     return done
 
 

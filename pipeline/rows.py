@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import DataError
 from pipeline.files import local_path, read_jsonl, sha256
 from pipeline.params import FileRows, GeneratedRows, HubRows
-from pipeline.tasks import task_of
+from pipeline.tasks import mapped_task, task_of
 
 ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 
@@ -35,6 +35,8 @@ def load(source: FileRows | GeneratedRows | HubRows) -> Source:
     else:
         loaded = _from_file(source)
     table = loaded.table.slice(0, source.limit)
+    if len(set(table.column_names)) < table.num_columns:
+        raise DataError(f"columns with the same name: {', '.join(table.column_names)}; expected each name once")
     require_columns(table.column_names, source.columns)
     if table.num_rows == 0:
         raise DataError("the source has no rows")
@@ -49,7 +51,7 @@ def require_columns(there: list[str], columns: Mapping[str, str] | None) -> None
     missing = [column for column in columns.values() if column not in there]
     if missing:
         raise DataError(f"no column {', '.join(missing)}, which data.columns names; columns there: {', '.join(there)}")
-    task_of(columns)
+    mapped_task(columns)
 
 
 def require_file(path: str) -> Path:
@@ -104,7 +106,7 @@ def read_table(path: Path, rows: int | None = None) -> pa.Table:
     try:
         return reader(path, rows)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}: {error.reason})") from None
+        raise DataError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a table that {path.suffix} holds: {error}") from None
 
@@ -195,7 +197,7 @@ def _from_hub(source: HubRows) -> Source:
     folder = snapshot(source.name, source.revision, "dataset")
     datasets.disable_progress_bars()
     try:
-        split = datasets.load_dataset(os.fspath(folder), split=source.split)
+        split = datasets.load_dataset(os.fspath(folder), source.config, split=source.split)
     except (ValueError, datasets.exceptions.DatasetsError, pa.ArrowException) as error:
         raise DataError(
             f"data.name: {source.name} at {folder.name} has no readable split {source.split}: {error}"

@@ -55,6 +55,19 @@ def task_of(columns: Iterable[str]) -> Task:
     )
 
 
+def mapped_task(columns: Iterable[str]) -> Task:
+    """The task that has just these columns, optional ones aside: a mapping must name no other."""
+    names = set(columns)
+    for task in TASKS:
+        if set(task.required) <= names <= set(task.columns):
+            return task
+    known = "; ".join(" + ".join(task.columns) for task in TASKS)
+    raise DataError(
+        f"data.columns maps {', '.join(names and sorted(names)) or '(nothing)'}, which is no known task. "
+        f"Expected just the columns of one: {known}"
+    )
+
+
 def turns_of(task: Task, record: Mapping[str, Any]) -> tuple[list[Turn], str]:
     """(the turns before the answer, the answer) of one cleaned record.
 

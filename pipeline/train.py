@@ -16,13 +16,13 @@ import datasets
 import pyarrow.parquet as pq
 import torch
 import transformers
-from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, TrainingArguments
+from transformers import EvalPrediction, GenerationConfig, PreTrainedModel, TrainingArguments
 
 from pipeline.checkpoints import StrictTrainer, checkpoint_folder, key_of, last_checkpoint
 from pipeline.devices import device_of
 from pipeline.encoding import Example
 from pipeline.files import whole, write_json
-from pipeline.history import HistoryCallback, rows_of, write_history
+from pipeline.history import HistoryCallback, Patience, rows_of, write_history
 from pipeline.likelihood import pad, row_losses
 from pipeline.params import Params, Train
 from pipeline.stage import stage
@@ -60,6 +60,7 @@ def arguments_of(options: Train, folder: Path, device: torch.device) -> Training
         eval_strategy=evaluation,
         eval_steps=options.eval_steps,
         eval_on_start=True,
+        restore_callback_states_from_checkpoint=True,  # the patience of early stopping
         save_strategy=evaluation,
         save_steps=options.eval_steps or 500,
         save_total_limit=1,
@@ -87,7 +88,7 @@ def details(model: PreTrainedModel, tokens: int, accumulation: int) -> dict[str,
         "parameters": model.num_parameters(),
         "trainable_parameters": model.num_parameters(only_trainable=True),
         "memory_gb": model.get_memory_footprint() / 1e9,
-        "gflops_per_step": flops / 1e9,
+        "gflops_per_step_at_full_length": flops / 1e9,
     }
 
 
@@ -117,7 +118,7 @@ def build_trainer(options: Train, folder: Path, device: torch.device) -> StrictT
     trainer.remove_callback(transformers.PrinterCallback)
     stopping = options.early_stopping
     if stopping.patience is not None:
-        trainer.add_callback(EarlyStoppingCallback(stopping.patience, stopping.threshold))
+        trainer.add_callback(Patience(stopping.patience, stopping.threshold))
     return trainer
 
 
@@ -125,8 +126,12 @@ def save(model: PreTrainedModel, tokenizer: Any) -> None:
     """Write models/finetuned: weights in safetensors, tokenizer, and a generation config that stops and is greedy."""
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = True
-    model.generation_config.update(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
+    # One of our own: the base's may hold values for sampling, which save_pretrained refuses beside greedy decoding.
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        do_sample=False,
     )
     with whole(FINETUNED) as folder:
         model.save_pretrained(folder)
@@ -136,8 +141,8 @@ def save(model: PreTrainedModel, tokenizer: Any) -> None:
 def train(options: Train, device: torch.device) -> dict[str, Any]:
     """Train, write the model and its history; return the metrics."""
     with checkpoint_folder(key_of({**options.model_dump(), "device": device.type}, TOKENIZED, BASE)) as folder:
-        trainer = build_trainer(options, folder, device)
         checkpoint = last_checkpoint(folder)
+        trainer = build_trainer(options, folder, device)
         if checkpoint:
             log.info("Going on from %s", checkpoint.name)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

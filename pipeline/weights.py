@@ -90,5 +90,10 @@ def quiet_transformers() -> None:
 
 def positions_of(folder: Path) -> int | None:
     """The longest sequence that a folder's model takes, in tokens; None where its configuration names no limit."""
-    config = read_json(folder / "config.json")
+    try:
+        config = read_json(folder / "config.json")
+    except ValueError as error:
+        raise ModelError(f"{folder / 'config.json'} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{folder / 'config.json'}: expected a JSON object")
     return config.get("max_position_embeddings") or config.get("n_positions")

@@ -129,7 +129,7 @@ def test_every_reason_is_counted_and_the_counts_add_up() -> None:
         pytest.param([{"question": "Q.", "answer": "a"}], ["empty"], id="nothing but the prefix"),
         pytest.param([{"question": "q", "answer": "a"}, {"question": "q", "answer": "b"}], [], id="other answer"),
         pytest.param([{"question": "q", "answer": "a"}, {"question": "Q", "answer": "a"}], [], id="other case"),
-        pytest.param([chat(("user", ""), ("user", "x"))], ["empty"], id="empty before no answer"),
+        pytest.param([chat(("user", ""), ("user", "x"))], ["no_answer"], id="no answer before empty"),
         pytest.param([chat(("user", "x"), ("user", BOILERPLATE))], ["no_answer"], id="no answer before boilerplate"),
     ],
 )
@@ -147,7 +147,6 @@ def test_first_reason_that_holds_is_the_one(rows: list[dict[str, Any]], reasons:
         "For further information consult a neurologist online -->",
         "Hello. Revert back with the reports to an ENT otolaryngologist online -->",
         "Hi,\u00a0welcome to icliniq.com. I have read your query. Hope this helps. Take care. Regards.",
-        "--> ... !",
     ],
     ids=["doubts", "follow up", "diligence", "revert", "welcome", "signs alone"],
 )
@@ -177,7 +176,6 @@ def test_answer_that_says_something_is_kept_whole(answer: str) -> None:
         pytest.param(chat(("user", "x")), "no_answer", id="question alone"),
         pytest.param(chat(("assistant", "x")), "no_answer", id="answer alone"),
         pytest.param(chat(("system", "s"), ("assistant", "x")), "no_answer", id="no user"),
-        pytest.param(chat(("user", "x"), ("assistant", "y"), ("user", "z")), "no_answer", id="user last"),
         pytest.param(chat(("user", "x"), ("assistant", None)), "empty", id="answer null"),
         pytest.param(chat(("user", " "), ("assistant", "x")), "empty", id="question empty"),
         pytest.param(chat(("user", "x"), ("assistant", BOILERPLATE)), "boilerplate", id="boilerplate last"),
@@ -187,11 +185,27 @@ def test_chat_that_teaches_nothing_is_dropped(row: dict[str, Any], reason: str) 
     assert cleaned([row]) == ([], [{"id": 0, "reason": reason}])
 
 
-def test_chat_without_messages_is_empty() -> None:
+def test_a_chat_ends_with_its_last_answer_and_an_empty_system_turn_is_none() -> None:
+    row = chat(("system", ""), ("user", "x"), ("assistant", "y"), ("user", "z"))
+    assert cleaned([row])[0] == [{"id": 0, **chat(("user", "x"), ("assistant", "y"))}]
+
+
+def test_line_breaks_stay_where_they_may_mean_something() -> None:
+    row = {"instruction": "Write  f.", "input": "", "output": "def f(x):\n    return x"}
+    assert cleaned([row])[0] == [{"id": 0, **row, "instruction": "Write f."}]
+
+
+def test_nan_is_an_empty_cell_and_a_whole_float_a_whole_number() -> None:
+    table = pa.table({"question": ["a", "b"], "answer": [float("nan"), 3.0]})
+    records, dropped = clean(table, None, OPTIONS)
+    assert (records, dropped) == ([{"id": 1, "question": "b", "answer": "3"}], [{"id": 0, "reason": "empty"}])
+
+
+def test_chat_without_messages_has_no_answer() -> None:
     table = pa.table(
         {"messages": pa.array([[], None], pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})))}
     )
-    assert clean(table, None, OPTIONS) == ([], [{"id": 0, "reason": "empty"}, {"id": 1, "reason": "empty"}])
+    assert clean(table, None, OPTIONS) == ([], [{"id": 0, "reason": "no_answer"}, {"id": 1, "reason": "no_answer"}])
 
 
 def test_chat_keeps_turns_and_line_breaks() -> None:

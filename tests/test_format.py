@@ -246,3 +246,22 @@ def test_near_any_finds_just_what_comparing_all_pairs_finds(threshold: str) -> N
     expected = [similarity >= Fraction(threshold) for similarity in nearest]
     assert 0 < sum(expected) < 300
     assert near_any(texts, references, float(threshold), min_words=2) == expected
+
+
+def test_an_earlier_turn_of_a_training_chat_is_no_held_out_answer() -> None:
+    def chat(i: int, turns: int) -> dict[str, Any]:
+        answer = " ".join(f"word{i}x{k}" for k in range(12))
+        said = [
+            ("user", f"What is case {i}?"),
+            ("assistant", answer),
+            ("user", f"And then {i}?"),
+            ("assistant", f"Rest {i}."),
+        ]
+        return {"id": 2 * i + turns, "messages": [{"role": role, "content": text} for role, text in said[: 2 * turns]]}
+
+    rows = formatted([chat(i, turns) for i in range(60) for turns in (1, 2)], TEMPLATES["plain"])
+    splits, dropped = split(rows, OPTIONS)
+    held = {row["answer"] for row in splits["test"] if len(row["answer"].split()) == 12}
+    assert held
+    assert not held & {turn for row in splits["train"] for turn in (*row["turns"], row["answer"])}
+    assert dropped["train"] > 0

@@ -131,7 +131,12 @@ def test_parquet_keeps_types_and_loses_schema_metadata(tmp_path: Path) -> None:
         ),
         pytest.param("rows.json", "[1, 2]", "expected a JSON list of objects", id="json list of numbers"),
         pytest.param("rows.json", '[{"a": 1},\n {"a": ]', "line 2: not JSON", id="broken json"),
-        pytest.param("rows.json", b'[{"a": "\xff"}]', "not UTF-8 text (byte 8", id="json not UTF-8"),
+        pytest.param(
+            "rows.json",
+            b'[{"a": "\xff"}]',
+            "not UTF-8 text (invalid start byte); save it as UTF-8",
+            id="json not UTF-8",
+        ),
         pytest.param("rows.parquet", "a,b\n1,2\n3,4\n", "not a table that .parquet holds", id="csv named parquet"),
         pytest.param("rows.parquet", "", "not a table that .parquet holds", id="empty parquet"),
     ],
@@ -184,10 +189,23 @@ def test_mapped_column_that_lacks_is_named_with_those_there() -> None:
         require_columns(["Question", "Answer"], {"answer": "Doctor", "question": "Patient"})
 
 
-@pytest.mark.parametrize("columns", [None, {"q": "a", "r": "b"}], ids=["unmapped", "mapped"])
-def test_columns_of_no_task_are_refused(columns: dict[str, str] | None) -> None:
-    with pytest.raises(DataError, match=f"No known task has the columns {', '.join(columns or ['a', 'b'])}"):
+UNKNOWN = {
+    "unmapped": (None, "No known task has the columns a, b"),
+    "mapped": ({"q": "a", "r": "b"}, "data.columns maps q, r, which is no known task"),
+    "misspelt optional": (
+        {"instruction": "a", "inptu": "b", "output": "b"},
+        "data.columns maps inptu, instruction, output",
+    ),
+    "two tasks": ({"question": "a", "answer": "b", "instruction": "a", "response": "b"}, "which is no known task"),
+    "empty": ({}, "data.columns maps (nothing)"),
+}
+
+
+@pytest.mark.parametrize(("columns", "message"), UNKNOWN.values(), ids=UNKNOWN)
+def test_columns_of_no_task_are_refused(columns: dict[str, str] | None, message: str) -> None:
+    with pytest.raises(DataError) as error:
         require_columns(["a", "b"], columns)
+    assert message in str(error.value)
 
 
 def test_columns_of_a_task_pass() -> None:
