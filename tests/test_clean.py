@@ -148,7 +148,7 @@ def test_first_reason_that_holds_is_the_one(rows: list[dict[str, Any]], reasons:
         "Hello. Revert back with the reports to an ENT otolaryngologist online -->",
         "Hi,\u00a0welcome to icliniq.com. I have read your query. Hope this helps. Take care. Regards.",
     ],
-    ids=["doubts", "follow up", "diligence", "revert", "welcome", "signs alone"],
+    ids=["doubts", "follow up", "diligence", "revert", "welcome"],
 )
 def test_answer_of_nothing_but_boilerplate_is_dropped(answer: str) -> None:
     assert cleaned([{"question": "q", "answer": answer}]) == ([], [{"id": 0, "reason": "boilerplate"}])
@@ -163,8 +163,9 @@ def test_answer_of_nothing_but_boilerplate_is_dropped(answer: str) -> None:
         "हाँ",
         "42",
         "Consult your doctor about the dose.",
+        "-->",
     ],
-    ids=["questions back", "advice before", "one word", "Devanagari", "number", "consult without online"],
+    ids=["questions back", "advice before", "one word", "Devanagari", "number", "consult without online", "signs alone"],
 )
 def test_answer_that_says_something_is_kept_whole(answer: str) -> None:
     assert cleaned([{"question": "q", "answer": answer}]) == ([{"id": 0, "question": "q", "answer": answer}], [])
