@@ -1,7 +1,7 @@
 """Checkpoints that a killed training goes on from, and loading them without losing a tensor.
 
-They live in .checkpoints/ of the main checkout (in an experiment's copy too), in a folder named after all that the
-result depends on. So only the very same training finds them; they are removed when it has succeeded.
+They live in .checkpoints/ of the main checkout (in an experiment's copy too), in a folder named after the
+parameters, the rows and the base model. So only the same training finds them; they are removed when it has succeeded.
 """
 
 import fcntl

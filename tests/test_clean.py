@@ -165,7 +165,15 @@ def test_answer_of_nothing_but_boilerplate_is_dropped(answer: str) -> None:
         "Consult your doctor about the dose.",
         "-->",
     ],
-    ids=["questions back", "advice before", "one word", "Devanagari", "number", "consult without online", "signs alone"],
+    ids=[
+        "questions back",
+        "advice before",
+        "one word",
+        "Devanagari",
+        "number",
+        "consult without online",
+        "signs alone",
+    ],
 )
 def test_answer_that_says_something_is_kept_whole(answer: str) -> None:
     assert cleaned([{"question": "q", "answer": answer}]) == ([{"id": 0, "question": "q", "answer": answer}], [])
