@@ -14,7 +14,15 @@ import pytest
 import torch
 from conftest import TINY, environment, python_in
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM, pipeline
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    TrainerCallback,
+    pipeline,
+)
 
 from pipeline import train
 from pipeline.checkpoints import checkpoint_folder, key_of, last_checkpoint, load_weights
@@ -170,6 +178,35 @@ def test_a_training_killed_in_mid_course_ends_as_if_it_had_not_been(in_built: Pa
     assert not left.exists()
     assert {path.name: path.read_bytes() for path in Path("models/finetuned").iterdir()} == undisturbed
     assert Path("metrics/train/history.tsv").read_bytes() == history
+
+
+@pytest.mark.parametrize("step", [3, 5])
+def test_patience_is_not_used_up_by_being_interrupted(
+    in_built: Path, train_options: Options, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Stops at step 8 undisturbed; logs at steps that are no checkpoints."""
+
+    class Interrupt(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == step:
+                raise KeyboardInterrupt
+
+    stopping = {"patience": 3, "threshold": 100.0}
+    options = train_options(max_steps=16, eval_steps=2, logging_steps=3, batch_size=4, early_stopping=stopping)
+    assert train.train(options, CPU)["steps"] == 8
+    undisturbed = Path("models/finetuned/model.safetensors").read_bytes()
+    build = train.build_trainer
+
+    def interrupted(*arguments: Any) -> Any:
+        trainer = build(*arguments)
+        trainer.add_callback(Interrupt())
+        return trainer
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "build_trainer", interrupted)
+        train.train(options, CPU)
+    assert train.train(options, CPU)["steps"] == 8
+    assert Path("models/finetuned/model.safetensors").read_bytes() == undisturbed
 
 
 def test_a_checkpoint_cut_off_while_it_was_written_is_not_used(tmp_path: Path) -> None:
