@@ -11,10 +11,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline import conf
-from pipeline.compose import ABSENT, PARAMS, Leaves, composed, differences, leaves, read, require_sound
+from pipeline.compose import ABSENT, PARAMS, Leaves, composed, differences, leaves, present, read, unversioned
 from pipeline.conf import CONF
 from pipeline.errors import ConfigError
-from pipeline.stage import require_params
 
 CONFIG = CONF / "config.yaml"
 
@@ -24,9 +23,7 @@ def adopt() -> str:
 
     ConfigError, and conf/config.yaml as it was, if no such configuration is found.
     """
-    require_params()
-    target = read(PARAMS.read_text(encoding="utf-8"))
-    require_sound(target)
+    target = present()
     groups = _groups_of(target)
     raw = _raw(*groups.values())
     differing = differences(leaves(target), leaves(_resolved(raw)))
@@ -54,8 +51,7 @@ def _raw(*overrides: str) -> DictConfig:
 
 
 def _resolved(raw: DictConfig) -> dict[str, Any]:
-    values = OmegaConf.to_container(OmegaConf.masked_copy(raw, [key for key in raw if key != "version"]), resolve=True)
-    return {**values, "version": 1}  # type: ignore[dict-item]
+    return {**unversioned(raw), "version": 1}
 
 
 def _is_derived(raw: DictConfig, key: str) -> bool:

@@ -38,10 +38,14 @@ def register_resolvers() -> None:
 
 
 def _checked(version: int, *, _root_: DictConfig) -> int:
-    others = [key for key in _root_ if key != "version"]
-    values: Any = OmegaConf.to_container(OmegaConf.masked_copy(_root_, others), resolve=True)
-    require_sound({"version": version, **values})
+    require_sound({**unversioned(_root_), "version": version})
     return version
+
+
+def unversioned(config: DictConfig) -> dict[str, Any]:
+    """The configuration's values, resolved, without `version`, whose resolution is the check."""
+    others = [key for key in config if key != "version"]
+    return OmegaConf.to_container(OmegaConf.masked_copy(config, others), resolve=True)  # type: ignore[return-value]
 
 
 def require_sound(values: dict[str, Any]) -> None:
@@ -112,12 +116,17 @@ def read(text: str) -> dict[str, Any]:
     return OmegaConf.to_container(OmegaConf.create(text))  # type: ignore[return-value]
 
 
-def compare() -> int:
-    """Say how params.yaml differs from conf/; the exit code."""
+def present() -> dict[str, Any]:
+    """The values of the present params.yaml; ConfigError if it lacks or holds what is wrong."""
     require_params()
     values = read(PARAMS.read_text(encoding="utf-8"))
     require_sound(values)
-    differing = differences(leaves(values), leaves(read(composed())))
+    return values
+
+
+def compare() -> int:
+    """Say how params.yaml differs from conf/; the exit code."""
+    differing = differences(leaves(present()), leaves(read(composed())))
     if not differing:
         print("params.yaml is what conf/ composes.")
         return 0
