@@ -1,7 +1,8 @@
 """Makes the values of params.yaml the configuration: `python -m pipeline.compose --adopt`.
 
 After `dvc exp apply`, params.yaml holds an experiment's values, which the next composition would overwrite. Adopting
-writes into conf/config.yaml which option of a group they took and which values differ from it.
+writes into conf/config.yaml which option of a group they took and which values differ from it. Values of a source of
+data or model belong to that source alone: they become an option of their own, conf/data/adopted.yaml.
 """
 
 import sys
@@ -16,27 +17,34 @@ from pipeline.conf import CONF
 from pipeline.errors import ConfigError
 
 CONFIG = CONF / "config.yaml"
+SOURCES = ("data", "model")
+ADOPTED = "adopted"
 
 
 def adopt() -> str:
-    """Write into conf/config.yaml what makes it compose the present params.yaml; say what was written.
+    """Write into conf/ what makes it compose the present params.yaml; say what was written.
 
-    ConfigError, and conf/config.yaml as it was, if no such configuration is found.
+    ConfigError, and conf/ as it was, if no such configuration is found.
     """
     target = present()
     groups = _groups_of(target)
     raw = _raw(*groups.values())
     differing = differences(leaves(target), leaves(_resolved(raw)))
-    changed = {key: here for key, (here, _) in differing.items() if here != ABSENT and not _is_derived(raw, key)}
-    before = CONFIG.read_text(encoding="utf-8")
+    changed = {key: here for key, (here, _) in differing.items() if not _is_derived(raw, key)}
+    written = [CONFIG, *(CONF / source / f"{ADOPTED}.yaml" for source in SOURCES)]
+    before = {path: path.read_text(encoding="utf-8") for path in written if path.exists()}
     try:
-        _write_config(groups, changed)
+        _write_options(groups, changed)
+        _write_config(groups, {key: value for key, value in changed.items() if key.split(".")[0] not in SOURCES})
         text = composed()
         left = [key for key in differences(leaves(target), leaves(read(text))) if not _is_derived(raw, key)]
         if left:
             raise ConfigError(f"no configuration was found that composes these keys of params.yaml: {', '.join(left)}")
     except ConfigError:
-        CONFIG.write_text(before, encoding="utf-8")
+        for path in written:
+            path.unlink(missing_ok=True)
+        for path, text in before.items():
+            path.write_text(text, encoding="utf-8")
         raise
     PARAMS.write_text(text, encoding="utf-8")
     return (
@@ -88,15 +96,36 @@ def _distance(target: dict[str, Any], values: dict[str, Any], group: str) -> int
     return len(differences(leaves(here), leaves(there)))
 
 
+def _write_options(groups: dict[str, str], changed: Leaves) -> None:
+    """Write the options of their own, begun as the option that they differ from, and choose them in `groups`."""
+    defaults = conf.load(CONFIG)["defaults"]
+    for source in SOURCES:
+        own = {key.removeprefix(f"{source}."): value for key, value in changed.items() if key.startswith(f"{source}.")}
+        if own:
+            chosen = groups.get(source) or next(each[source] for each in defaults if source in each)
+            option = conf.load(CONF / source / f"{chosen.removeprefix(f'{source}=')}.yaml")
+            _set(option, own)
+            conf.dump(CONF / source / f"{ADOPTED}.yaml", option)
+            groups[source] = f"{source}={ADOPTED}"
+
+
 def _write_config(groups: dict[str, str], changed: Leaves) -> None:
     config = conf.load(CONFIG)
     for group, override in groups.items():
         entry = next(each for each in config["defaults"] if isinstance(each, dict) and group in each)
         entry[group] = override.split("=")[1]
-    for key, value in changed.items():
+    _set(config, changed)
+    conf.dump(CONFIG, config)
+
+
+def _set(config: Any, changed: Leaves) -> None:
+    """Remove the dotted keys whose value is ABSENT, then set the others: a section may take the place of a null."""
+    for key, value in sorted(changed.items(), key=lambda item: item[1] != ABSENT):
         *sections, name = key.split(".")
         section = config
         for each in sections:
             section = section.setdefault(each, {})
-        section[name] = value
-    conf.dump(CONFIG, config)
+        if value == ABSENT:
+            section.pop(name, None)
+        else:
+            section[name] = value

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from pipeline.errors import DataError
 from pipeline.files import whole, write_json
@@ -39,7 +40,7 @@ def clean(table: pa.Table, columns: Mapping[str, str] | None, options: Clean) ->
     records: list[Record] = []
     dropped: list[Record] = []
     seen: set[tuple[Any, ...]] = set()
-    for row in range(table.num_rows):
+    for row in tqdm(range(table.num_rows), desc="clean", unit="row", disable=None, leave=False):
         values = {name: _tidied(name, column[row], task, options, row) for name, column in used.items()}
         reason = _reason(values, task, boilerplate) or ("duplicate" if _key(values) in seen else None)
         if reason:
@@ -144,9 +145,18 @@ def write(records: list[Record], dropped: list[Record]) -> None:
         pq.write_table(drops, folder / "dropped.parquet", compression="zstd")
 
 
+def mapping(columns: Mapping[str, str] | None) -> str:
+    """
+    >>> mapping({"question": "Description", "answer": "Doctor"})
+    ': question ← Description, answer ← Doctor'
+    """
+    return ": " + ", ".join(f"{name} ← {source}" for name, source in columns.items()) if columns else ""
+
+
 @stage("clean")
 def main(params: Params) -> None:
     table = pq.read_table(RAW)
+    log.info(f"Cleaning {table.num_rows:,} rows{mapping(params.data.columns)}")
     records, dropped = clean(table, params.data.columns, params.clean)
     metrics = metrics_of(table, records, dropped)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in metrics["dropped"].items() if count)
@@ -156,7 +166,7 @@ def main(params: Params) -> None:
         )
     write(records, dropped)
     write_json(METRICS, metrics)
-    log.info("%s of %s rows kept; dropped: %s", f"{len(records):,}", f"{table.num_rows:,}", reasons or "none")
+    log.info(f"{len(records):,} of {table.num_rows:,} rows kept; dropped: {reasons or 'none'} → {CLEAN}/")
 
 
 if __name__ == "__main__":

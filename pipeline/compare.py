@@ -8,6 +8,7 @@ Open metrics/report.html in a browser: question, reference and both answers, the
 """
 
 import logging
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,18 @@ import pandas as pd
 from pipeline.errors import DataError
 from pipeline.files import read_json, read_jsonl, whole, write_json
 from pipeline.params import Params
-from pipeline.report import curves, rendered
+from pipeline.report import curves, figure, rendered, signed
 from pipeline.stage import stage
 
 log = logging.getLogger(__name__)
 
 METRICS, PREDICTIONS = Path("metrics"), Path("data/predictions")
 OF_BOTH = ("id", "prompt", "reference")
+HEADER = ("", "base", "finetuned", "change")
+NEXT = (
+    f"All answers side by side: {METRICS}/report.html (in a browser), {METRICS}/answers.csv",
+    "A model's answers can be wrong; where they speak of health, they are no medical advice.",
+)
 Row = dict[str, Any]
 
 
@@ -72,8 +78,35 @@ def write(pairs: list[Row], facts: dict[str, Any], drawn: dict[str, Any], exampl
             temporary.write_text(text, encoding="utf-8")
 
 
+def table(metrics: dict[str, dict[str, float]]) -> list[str]:
+    """
+    >>> print("\\n".join(table({"f1": {"base": 0.25, "finetuned": 0.75, "delta": 0.5}})))
+                      base  finetuned     change
+    f1                0.25       0.75       +0.5
+    """
+    rows = [(name, figure(v["base"]), figure(v["finetuned"]), signed(v["delta"])) for name, v in metrics.items()]
+    return [f"{name:<12} {base:>9} {tuned:>10} {change:>10}" for name, base, tuned, change in [HEADER, *rows]]
+
+
+def example(pairs: list[Row]) -> list[str]:
+    """The first test row that has answers, with both; nothing for plain text, which is not asked."""
+    answered = [pair for pair in pairs if "prediction" in pair["base"]]
+    shown = [
+        (name, textwrap.shorten(text, 110, placeholder=" …"))
+        for pair in answered[:1]
+        for name, text in (
+            ("prompt", pair["prompt"]),
+            ("reference", pair["reference"]),
+            ("base", pair["base"]["prediction"]),
+            ("finetuned", pair["finetuned"]["prediction"]),
+        )
+    ]
+    return [*(f"{name:<12} {text}" for name, text in shown), ""] if shown else []
+
+
 @stage("compare")
 def main(params: Params) -> None:
+    log.info("Setting the base model and the fine-tuned one side by side")
     base, finetuned = (read_json(METRICS / "evaluate" / f"{name}.json") for name in ("base", "finetuned"))
     pairs = paired(*(read_jsonl(PREDICTIONS / f"{name}.jsonl") for name in ("base", "finetuned")))
     metrics = deltas(base, finetuned)
@@ -90,9 +123,7 @@ def main(params: Params) -> None:
     )
     write(pairs, facts, curves(training, validation), params.compare.examples)
     write_json(METRICS / "compare.json", metrics)
-    for name, value in metrics.items():
-        log.info("%-12s %10.4g → %-10.4g %+.4g", name, value["base"], value["finetuned"], value["delta"])
-    log.info("The answers side by side: %s", METRICS / "report.html")
+    log.info("\n".join(["", *table(metrics), "", *example(pairs), *NEXT]))
 
 
 if __name__ == "__main__":

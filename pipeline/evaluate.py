@@ -94,13 +94,15 @@ def evaluate(rows: list[Row], folder: Path, options: Evaluate, device: Any) -> t
 @stage("evaluate", instances=("base", "finetuned"))
 def main(params: Params, instance: str) -> None:
     rows = read_jsonl(TEST)[: params.evaluate.limit]
-    predictions, metrics = evaluate(rows, MODELS / instance, params.evaluate, device_of(params.compute))
+    device = device_of(params.compute)
+    log.info(f"Asking {MODELS / instance} the {len(rows):,} test questions, on {device}")
+    predictions, metrics = evaluate(rows, MODELS / instance, params.evaluate, device)
     with whole(PREDICTIONS / f"{instance}.jsonl") as temporary:
         write_jsonl(temporary, predictions)
     write_json(METRICS / f"{instance}.json", metrics)
     shown = ("exact_match", "f1", "bleu", "rougeL", "loss", "perplexity")
     figures = ", ".join(f"{name} {metrics[name]:.4g}" for name in shown if name in metrics)
-    log.info("%s on %s test rows: %s", instance, f"{len(rows):,}", figures)
+    log.info(f"{figures} → {PREDICTIONS / instance}.jsonl")
 
 
 if __name__ == "__main__":

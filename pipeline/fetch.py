@@ -17,7 +17,17 @@ import pyarrow.parquet as pq
 from pipeline import hub, rows, weights
 from pipeline.errors import DataError, ModelError
 from pipeline.files import sha256, whole, write_json
-from pipeline.params import FileRows, FolderModel, GeneratedRows, HubModel, HubRows, Params, ScratchModel
+from pipeline.params import (
+    Data,
+    FileRows,
+    FolderModel,
+    GeneratedRows,
+    HubModel,
+    HubRows,
+    Model,
+    Params,
+    ScratchModel,
+)
 from pipeline.stage import stage
 
 log = logging.getLogger(__name__)
@@ -42,7 +52,7 @@ def fetch_data(source: FileRows | GeneratedRows | HubRows) -> dict[str, Any]:
         "columns": loaded.table.num_columns,
         "bytes": size,
         "source": source.source,
-        "name": source.name if isinstance(source, HubRows) else "",
+        "name": name_of(source),
         "revision": loaded.revision,
         "sha256": checksum,
     }
@@ -65,8 +75,7 @@ def fetch_model(model: HubModel | FolderModel | ScratchModel) -> dict[str, Any]:
 
             build(model, folder)
             revision = sha256(folder)
-        name = model.name if isinstance(model, HubModel) else ""
-        return {**_proved(folder), "source": model.source, "name": name, "revision": revision}
+        return {**_proved(folder), "source": model.source, "name": name_of(model), "revision": revision}
 
 
 def _require_unchanged(model: FolderModel, folder: Path) -> str:
@@ -97,14 +106,35 @@ def _proved(folder: Path) -> dict[str, Any]:
     return {"architecture": type(model).__name__, "parameters": model.num_parameters()}
 
 
+def name_of(source: Data | Model) -> str:
+    """What rows or a model are called: by the hub, or by their path."""
+    if isinstance(source, HubRows | HubModel):
+        return source.name
+    return "random weights" if isinstance(source, ScratchModel) else source.path
+
+
+def told(source: Data | Model) -> str:
+    """Where rows or a model come from, in words."""
+    match source:
+        case HubRows() | HubModel():
+            return f"{source.name} at {source.revision}, from the hub or its cache"
+        case GeneratedRows():
+            return f"{source.rows:,} dialogues generated from {source.path}"
+        case ScratchModel():
+            return "a new GPT-NeoX with random weights, its tokenizer trained on the rows"
+        case _:
+            return source.path
+
+
 @stage("fetch", instances=("data", "model"))
 def main(params: Params, instance: str) -> None:
+    log.info(f"Fetching the {instance}: {told(params.data if instance == 'data' else params.model)}")
     metrics = fetch_data(params.data) if instance == "data" else fetch_model(params.model)
     write_json(METRICS / f"{instance}.json", metrics)
     if instance == "data":
-        log.info("%s rows with %s columns in %s/", f"{metrics['rows']:,}", metrics["columns"], RAW)
+        log.info(f"{metrics['rows']:,} rows of {metrics['columns']} columns → {RAW}/")
     else:
-        log.info("%s with %s parameters in %s/", metrics["architecture"], f"{metrics['parameters']:,}", BASE)
+        log.info(f"{metrics['architecture']}, {metrics['parameters']:,} parameters → {BASE}/")
 
 
 if __name__ == "__main__":

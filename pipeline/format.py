@@ -132,22 +132,23 @@ def write(splits: dict[str, list[Row]]) -> None:
 
 @stage("format")
 def main(params: Params) -> None:
-    rows = formatted(pq.read_table(RECORDS).to_pylist(), params.format.template)
+    records = pq.read_table(RECORDS).to_pylist()
+    held_out = f"{params.format.test_fraction:.0%} test, {params.format.validation_fraction:.0%} validation"
+    log.info(f"Splitting {len(records):,} rows by the hash of their question: {held_out}, the rest train")
+    rows = formatted(records, params.format.template)
     splits, dropped = split(rows, params.format)
     require_rows(splits, dropped)
     write(splits)
+    twins = leakage(splits, params.format.near)
     metrics = {
         "rows": {name: len(splits[name]) for name in SPLITS},
         "dropped_near": dropped,
-        "leakage": leakage(splits, params.format.near),
+        "leakage": twins,
     }
     write_json(METRICS, metrics)
-    log.info(
-        "%s; dropped as near to held-out rows: %s; leakage: %s",
-        ", ".join(f"{name} {count:,}" for name, count in metrics["rows"].items()),
-        f"{sum(dropped.values()):,}",
-        metrics["leakage"],
-    )
+    counts = ", ".join(f"{name} {len(splits[name]):,}" for name in SPLITS)
+    log.info(f"{counts}; {sum(dropped.values()):,} dropped as near to held-out rows → {FORMATTED}/")
+    log.info(f"test rows with a twin in train: {twins['exact']:.1%} exact, {twins['near']:.1%} near")
 
 
 if __name__ == "__main__":

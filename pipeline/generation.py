@@ -31,7 +31,7 @@ def generate(
     )
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     answers: dict[int, Answer] = {}
-    with tqdm(total=len(prompts), desc="answers", unit="answer", disable=None) as bar:
+    with tqdm(total=len(prompts), desc="answers", unit="answer", disable=None, leave=False) as bar:
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             input_ids, mask = _left_padded([prompts[i] for i in batch], padding)

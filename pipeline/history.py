@@ -3,7 +3,6 @@
 import csv
 import logging
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ class HistoryCallback(TrainerCallback):
     bar: tqdm | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", unit="step", disable=None)
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", unit="step", disable=None, leave=False)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         assert self.bar is not None
@@ -56,10 +55,13 @@ class HistoryCallback(TrainerCallback):
         if not row:
             return
         text = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
-        if sys.stderr.isatty() and self.bar is not None:
+        if self.bar is not None and not self.bar.disable:
             self.bar.set_postfix_str(text)
+        # Where there is no terminal: a sign of life at each evaluation, the rest by hydra.verbose=true.
+        elif "validation_loss" in row:
+            log.info(f"step {state.global_step}/{state.max_steps}  {text}")
         else:
-            log.info("step %s/%s  %s", state.global_step, state.max_steps, text)
+            log.debug(f"step {state.global_step}/{state.max_steps}  {text}")
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.bar is not None:

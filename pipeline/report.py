@@ -37,6 +37,15 @@ def figure(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
+def signed(value: float) -> str:
+    """A change, its sign before it.
+
+    >>> signed(0.5), signed(-0.5), signed(0.0)
+    ('+0.5', '-0.5', '0')
+    """
+    return ("+" if value > 0 else "") + figure(value)
+
+
 def rendered(template: str, **values: Any) -> str:
     """A template of pipeline/pages/, filled in; HTML is escaped."""
     environment = jinja2.Environment(
@@ -47,7 +56,7 @@ def rendered(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["figure"] = figure
+    environment.filters.update(figure=figure, signed=signed)
     return environment.get_template(template).render(known=METRICS, **values)
 
 

@@ -19,27 +19,33 @@ def build(model: ScratchModel, folder: Path) -> None:
 
     The tokenizer has GPT-NeoX's form (byte-level BPE, so no text is unknown) with at most `model.vocabulary` tokens.
     """
-    import torch
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
-
     quiet_transformers()
     data: Rows = TypeAdapter(Data).validate_python(model.data)
     table = load(data).table
     tokenizer = train_tokenizer(texts_of(table, data.columns), model.vocabulary, model.positions)
     tokenizer.save_pretrained(folder)
+    shape = {"layers": model.layers, "hidden_size": model.hidden_size, "heads": model.heads}
+    new_model(tokenizer, **shape, positions=model.positions, seed=model.seed).save_pretrained(folder)
+
+
+def new_model(tokenizer: Any, *, layers: int, hidden_size: int, heads: int, positions: int, seed: int) -> Any:
+    """A GPT-NeoX for the tokenizer with random weights, by seed."""
+    import torch
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
     config = GPTNeoXConfig(
         vocab_size=len(tokenizer),
-        max_position_embeddings=model.positions,
-        num_hidden_layers=model.layers,
-        hidden_size=model.hidden_size,
-        intermediate_size=4 * model.hidden_size,
-        num_attention_heads=model.heads,
+        max_position_embeddings=positions,
+        num_hidden_layers=layers,
+        hidden_size=hidden_size,
+        intermediate_size=4 * hidden_size,
+        num_attention_heads=heads,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    torch.manual_seed(model.seed)
-    GPTNeoXForCausalLM(config).save_pretrained(folder)
+    torch.manual_seed(seed)
+    return GPTNeoXForCausalLM(config)
 
 
 def texts_of(table: pa.Table, columns: dict[str, str] | None) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from pipeline.encoding import IGNORED, Encoder, Example, join, load_encoder
 from pipeline.errors import DataError
@@ -31,7 +32,9 @@ CHUNK = 10_000  # rows encoded at a time: the tokenizer's threads need many, mem
 SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32()), "length": pa.int32()})
 
 
-def encode(rows: list[dict[str, Any]], encoder: Encoder, options: Tokenize) -> Iterator[Example]:
+def encode(
+    rows: list[dict[str, Any]], encoder: Encoder, options: Tokenize, bar: tqdm | None = None
+) -> Iterator[Example]:
     """The rows' examples in their order. A row without a prompt is plain text, and all of it is learned."""
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
@@ -39,6 +42,8 @@ def encode(rows: list[dict[str, Any]], encoder: Encoder, options: Tokenize) -> I
         completions = encoder.completions(row["completion"] for row in chunk)
         for prompt, completion in zip(prompts, completions, strict=True):
             yield join(prompt, completion, options.max_length, options.loss, encoder.bos)
+        if bar is not None:
+            bar.update(len(chunk))
 
 
 def audit(examples: list[Example], eos: int) -> dict[str, Any]:
@@ -102,17 +107,18 @@ def main(params: Params) -> None:
     require_positions(params.tokenize.max_length, BASE)
     encoder = load_encoder(BASE)
     rows = {name: read_jsonl(FORMATTED / f"{name}.jsonl") for name in SPLITS}
-    splits = {name: list(encode(rows[name], encoder, params.tokenize)) for name in SPLITS}
+    total = sum(len(each) for each in rows.values())
+    log.info(f"Tokenizing {total:,} rows of at most {params.tokenize.max_length:,} tokens; learned: {params.tokenize.loss}")
+    with tqdm(total=total, desc="tokenize", unit="row", disable=None, leave=False) as bar:
+        splits = {name: list(encode(rows[name], encoder, params.tokenize, bar)) for name in SPLITS}
     write(splits)
     metrics: dict[str, Any] = {name: audit(examples, encoder.eos) for name, examples in splits.items()}
     metrics["padding"] = padding([len(each.input_ids) for each in splits["train"]])
     write_json(METRICS, metrics)
+    train = metrics["train"]
     log.info(
-        "train: %s rows, %s tokens, %.0f%% of them in the loss; %s rows truncated",
-        f"{metrics['train']['rows']:,}",
-        f"{metrics['train']['tokens']:,}",
-        100 * metrics["train"]["supervised_share"],
-        f"{metrics['train']['rows_truncated']:,}",
+        f"train: {train['rows']:,} rows, {train['tokens']:,} tokens, {train['supervised_share']:.0%} of them in the loss, "
+        f"{train['rows_truncated']:,} rows truncated → {TOKENIZED}/"
     )
 
 

@@ -143,14 +143,27 @@ def train(options: Train, device: torch.device) -> dict[str, Any]:
     with checkpoint_folder(key_of({**options.model_dump(), "device": device.type}, TOKENIZED, BASE)) as folder:
         checkpoint = last_checkpoint(folder)
         trainer = build_trainer(options, folder, device)
+        log.info(announced(options, trainer))
+        log.debug(f"checkpoints in {folder}")
         if checkpoint:
-            log.info("Going on from %s", checkpoint.name)
+            log.info(f"Going on from {checkpoint.name}, which an interrupted training left")
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         kept = trainer.evaluate()["eval_validation_loss"]
         model = trainer.accelerator.unwrap_model(trainer.model)
         save(model.cpu(), load_tokenizer(BASE))
         write_history(HISTORY, history := rows_of(trainer.state.log_history))
         return _metrics(trainer, model, kept, history)
+
+
+def announced(options: Train, trainer: StrictTrainer) -> str:
+    """What is about to be trained, in words."""
+    rows, size = len(trainer.train_dataset), options.batch_size * options.gradient_accumulation
+    steps = options.max_steps or math.ceil(math.ceil(rows / size) * options.epochs)
+    extent = f"{steps:,} steps" if options.max_steps else f"{options.epochs:g} epochs, {steps:,} steps"
+    return (
+        f"Training {type(trainer.model).__name__} with {trainer.model.num_parameters():,} parameters on {rows:,} rows: "
+        f"{extent} of {size} rows, {options.precision} on {trainer.args.device}"
+    )
 
 
 def _metrics(trainer: StrictTrainer, model: Any, kept: float, history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -178,14 +191,9 @@ def main(params: Params) -> None:
     device = device_of(params.compute)
     metrics = train(params.train, device)
     write_json(METRICS, metrics)
-    log.info(
-        "%s steps; validation loss %.4f → %.4f nats a token (step %s kept); model in %s/",
-        metrics["steps"],
-        metrics["validation_loss_before"],
-        metrics["validation_loss"],
-        metrics["kept_step"],
-        FINETUNED,
-    )
+    before, after = metrics["validation_loss_before"], metrics["validation_loss"]
+    kept = f"the weights of step {metrics['kept_step']:,} of {metrics['steps']:,}"
+    log.info(f"validation loss {before:.4f} → {after:.4f} nats a token; kept {kept} → {FINETUNED}/")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-COMMIT = "a" * 40
-REVISIONS = {"main": COMMIT, COMMIT: COMMIT, "v1": COMMIT}
+COMMIT, OLDER = "a" * 40, "b" * 40
+REVISIONS = {"main": COMMIT, COMMIT: COMMIT, "v1": OLDER, OLDER: OLDER}
 
 
 class Hub(ThreadingHTTPServer):
@@ -23,6 +23,10 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.root, self.gated = root, gated
         self.asked: list[str] = []
+
+    def downloads(self) -> list[str]:
+        """The files whose content was asked for."""
+        return [path for path in self.asked if path.startswith("GET") and "/resolve/" in path]
 
     @property
     def address(self) -> str:
@@ -75,18 +79,24 @@ class Handler(BaseHTTPRequestHandler):
             self.answer_json(entries, body)
             return
         self.answer_json(
-            {"id": name, "sha": COMMIT, "private": False, "siblings": [{"rfilename": n} for n in names]}, body
+            {
+                "id": name,
+                "sha": REVISIONS[revision or "main"],
+                "private": False,
+                "siblings": [{"rfilename": n} for n in names],
+            },
+            body,
         )
 
     def answer_file(self, kind: str, name: str, revision: str, path: str, body: bool) -> None:
         if self.refused(kind, name, revision, body):
             return
-        file = self.server.root / kind / name / path
+        file, commit = self.server.root / kind / name / path, {"X-Repo-Commit": REVISIONS[revision]}
         if not file.is_file():
-            self.answer(404, b"{}", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, body=body)
+            self.answer(404, b"{}", {"X-Error-Code": "EntryNotFound", **commit}, body=body)
             return
         content = file.read_bytes()
-        self.answer(200, content, {"ETag": f'"{etag(content)}"', "X-Repo-Commit": COMMIT}, body=body)
+        self.answer(200, content, {"ETag": f'"{etag(content)}"', **commit}, body=body)
 
     def answer_json(self, value: Any, body: bool) -> None:
         self.answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"}, body=body)

@@ -1,5 +1,6 @@
 """conf/ and params.yaml: composed as DVC does, compared, adopted."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -104,6 +105,8 @@ ADOPTED = {
     "values": ["train.learning_rate=3e-4", "data.rows=900", "train.keep_best=false"],
     "options": ["data=medical", "model=pythia-70m", "data.limit=10"],
     "a preset": ["experiment=tutorial"],
+    "a file": ["data=file", "data.path=rows.csv", "data.columns={question: Title, answer: Reply}"],
+    "a file without mapping": ["data=file", "data.path=rows.jsonl"],
     "nothing": [],
 }
 
@@ -113,11 +116,26 @@ def test_adopted_values_are_what_conf_composes_from_then_on(
     project: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project)
+    (project / "rows.csv").write_text("Title,Reply\nWhy?,So.\n")
+    (project / "rows.jsonl").write_text('{"question": "Why?", "answer": "So."}\n')
     wanted = composed(*overrides)
     (project / "params.yaml").write_text(wanted)
     adopt()
     assert (project / "params.yaml").read_text() == wanted == composed()
-    assert "sha256:" not in (project / "conf/config.yaml").read_text()
+    assert not re.search(r"sha256: [0-9a-f]", "".join(path.read_text() for path in (project / "conf").rglob("*.yaml")))
+
+
+def test_what_is_adopted_of_a_source_is_not_asked_of_another(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    (project / "rows.csv").write_text("Title,Reply\nWhy?,So.\n")
+    (project / "params.yaml").write_text(composed(*ADOPTED["a file"]))
+    adopt()
+    assert read(composed())["data"]["path"] == "rows.csv"
+    assert "data: adopted" in (project / "conf/config.yaml").read_text()
+    assert read(composed("data=generated"))["data"]["rows"] == 1500
+    (project / "params.yaml").write_text(composed("data.limit=7"))  # adopted anew, from what was adopted before
+    adopt()
+    assert read(composed())["data"]["limit"] == 7
 
 
 def test_what_cannot_be_adopted_leaves_the_configuration_as_it_was(
@@ -125,11 +143,13 @@ def test_what_cannot_be_adopted_leaves_the_configuration_as_it_was(
 ) -> None:
     monkeypatch.chdir(project)
     before = (project / "conf/config.yaml").read_text()
-    text = (project / "params.yaml").read_text()
-    (project / "params.yaml").write_text(text.replace("    answer: Doctor\n", "", 1))
-    with pytest.raises(ConfigError, match=r"data\.columns\.answer"):
+    text = composed("data.limit=5", "clean.question_prefixes=[]")
+    (project / "conf/clean/default.yaml").write_text("# @package clean.more\nquestion_prefixes: []\nboilerplate: []\n")
+    (project / "params.yaml").write_text(text)
+    with pytest.raises(ConfigError):
         adopt()
     assert (project / "conf/config.yaml").read_text() == before
+    assert not (project / "conf/data/adopted.yaml").exists()
 
 
 def test_a_changed_local_source_changes_the_parameters(project: Path) -> None:

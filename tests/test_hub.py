@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import python_in, run_in
-from hub import COMMIT, Hub, serving
+from conftest import commit_all, python_in, run_in
+from hub import COMMIT, OLDER, Hub, serving
+
+from pipeline.dialogues import generate, read_knowledge
 
 ROWS = [
     {"Description": f"Q. What about case {i}?", "Patient": "Hi", "Doctor": f"Case {i} wants rest and {i} days of it."}
@@ -33,27 +35,45 @@ def hub(built: Path, tmp_path: Path) -> Iterator[Hub]:
         yield served
 
 
-def fetch(project: Path, hub: Hub, instance: str, *overrides: str, **changes: str) -> tuple[int, str]:
-    """(exit code, standard error) of composing and fetching."""
-    online = {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(project.parent / "hf"), **changes}
+def online(project: Path, hub: Hub) -> dict[str, str]:
+    return {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(project.parent / "hf")}
+
+
+def fetch(
+    project: Path, hub: Hub, instance: str, *overrides: str, verbose: str = "hydra.verbose=false", **changes: str
+) -> tuple[int, str]:
+    """(exit code, output) of composing and fetching."""
     composed = python_in(project, "pipeline.compose", *overrides)
     assert composed.returncode == 0, composed.stderr
-    done = python_in(project, "pipeline.fetch", f"instance={instance}", **online)
+    environment = {**online(project, hub), **changes}
+    done = python_in(project, "pipeline.fetch", f"instance={instance}", verbose, **environment)
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_dataset_comes_at_its_commit_and_from_the_cache_when_offline(project: Path, hub: Hub) -> None:
+def test_a_dataset_comes_at_its_commit_and_then_from_the_cache_offline_too(project: Path, hub: Hub) -> None:
     assert fetch(project, hub, "data", "data=medical", "data.limit=20", "model=pythia-70m")[0] == 0
     metrics = json.loads((project / "metrics/fetch/data.json").read_text())
     assert (metrics["rows"], metrics["columns"], metrics["revision"]) == (20, 3, COMMIT)
     raw = (project / "data/raw/rows.parquet").read_bytes()
     assert not any("loader.py" in path for path in hub.asked)
 
-    hub.asked.clear()
-    code, output = fetch(project, hub, "data", "data=medical", "data.limit=20", "model=pythia-70m", HF_HUB_OFFLINE="1")
+    assert hub.downloads()
+
+    for offline in ("0", "1"):
+        hub.asked.clear()
+        medical = ("data=medical", "data.limit=20", "model=pythia-70m")
+        code, output = fetch(project, hub, "data", *medical, HF_HUB_OFFLINE=offline)
+        assert code == 0, output
+        assert hub.downloads() == []
+        assert (hub.asked == []) == (offline == "1")
+        assert (project / "data/raw/rows.parquet").read_bytes() == raw
+
+
+def test_a_revision_is_fetched_at_its_own_commit(project: Path, hub: Hub) -> None:
+    code, output = fetch(project, hub, "data", "data=medical", "data.revision=v1", "model=pythia-70m")
     assert code == 0, output
-    assert hub.asked == []
-    assert (project / "data/raw/rows.parquet").read_bytes() == raw
+    assert json.loads((project / "metrics/fetch/data.json").read_text())["revision"] == OLDER
+    assert all("/resolve/main/" not in path for path in hub.asked)
 
 
 def test_a_model_comes_without_what_is_pickled_and_its_commit_is_pinned(project: Path, hub: Hub) -> None:
@@ -99,13 +119,17 @@ def test_what_the_hub_refuses_is_one_message(
     assert not (project / "models/base").exists()
 
 
-def test_a_token_opens_what_is_gated_and_is_written_nowhere(project: Path, hub: Hub) -> None:
-    code, output = fetch(project, hub, "model", "model=hub", "model.name=owner/gated", HF_TOKEN="hf_secret")
+@pytest.mark.parametrize("place", ["variable", "file"])
+def test_a_token_opens_what_is_gated_and_is_written_nowhere(project: Path, hub: Hub, place: str) -> None:
+    logged_in = {"HF_TOKEN": "hf_secret"} if place == "variable" else {}
+    if place == "file":  # where `hf auth login` puts it
+        (project.parent / "hf").mkdir()
+        (project.parent / "hf/token").write_text("hf_secret")
+    gated = ("model=hub", "model.name=owner/gated")
+    code, output = fetch(project, hub, "model", *gated, verbose="hydra.verbose=true", **logged_in)
     assert code == 0, output
     assert "hf_secret" not in output
-    assert (
-        run_in(project, "grep", "-r", "hf_secret", "conf", "params.yaml", "metrics", "models", "data").returncode == 1
-    )
+    assert run_in(project, "grep", "-r", "hf_secret", ".").returncode == 1
 
 
 def test_a_hub_that_does_not_answer_is_one_message(project: Path, hub: Hub) -> None:
@@ -113,3 +137,28 @@ def test_a_hub_that_does_not_answer_is_one_message(project: Path, hub: Hub) -> N
     assert code == 1
     assert "the hub does not answer" in output
     assert "Traceback" not in output
+
+
+def test_the_tutorial_runs_whole(project: Path, hub: Hub) -> None:
+    """Dataset and model under the real names, small in size; what the tutorial fixes is the preset's."""
+    dialogues = generate(read_knowledge(project / "data/knowledge/conditions.yaml"), rows=600, seed=0)
+    served = hub.root / "datasets/ruslanmv/ai-medical-chatbot/train.jsonl"
+    served.write_text("".join(json.dumps(row) + "\n" for row in dialogues))
+    tiny = ("layers=2", "hidden_size=32", "heads=2", "vocabulary=400", "positions=2048")
+    composed = python_in(project, "pipeline.compose", "model=scratch", *(f"model.{size}" for size in tiny))
+    assert composed.returncode == 0, composed.stderr
+    assert python_in(project, "pipeline.fetch", "instance=model").returncode == 0
+    shutil.rmtree(hub.root / "models/EleutherAI/pythia-70m")
+    shutil.move(project / "models/base", hub.root / "models/EleutherAI/pythia-70m")
+
+    commit_all(project)
+    there = online(project, hub)
+    done = run_in(project, "dvc", "exp", "run", "-S", "experiment=tutorial", **there)
+    assert done.returncode == 0, done.stdout + done.stderr
+    metrics = {name: json.loads((project / f"metrics/{name}.json").read_text()) for name in ("train", "fetch/data")}
+    assert (metrics["train"]["steps"], metrics["train"]["trainable_parameters"]) == (3, metrics["train"]["parameters"])
+    assert (metrics["fetch/data"]["rows"], metrics["fetch/data"]["revision"]) == (600, COMMIT)
+    card = (project / "metrics/model_card.md").read_text()
+    assert "base_model: EleutherAI/pythia-70m\ndatasets:\n- ruslanmv/ai-medical-chatbot\n---" in card
+    again = run_in(project, "dvc", "exp", "run", "-S", "experiment=tutorial", **there)
+    assert "Running stage" not in again.stdout

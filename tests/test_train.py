@@ -162,7 +162,7 @@ def test_a_training_killed_in_mid_course_ends_as_if_it_had_not_been(in_built: Pa
     history = Path("metrics/train/history.tsv").read_bytes()
 
     small = ("train.gradient_accumulation=2", "train.batch_size=4")
-    command = [sys.executable, "-u", "-m", "pipeline.train", *overrides, *small]
+    command = [sys.executable, "-u", "-m", "pipeline.train", *overrides, *small, "hydra.verbose=true"]
     process = subprocess.Popen(command, cwd=in_built, env=environment(), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
