@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
-from pipeline.files import whole, write_json
+from pipeline.files import read_parquet, whole, write_json
 from pipeline.params import Clean, Params
 from pipeline.stage import stage
 from pipeline.tasks import ROLES, Task, mapped_task, task_of
@@ -146,7 +146,7 @@ def write(records: list[Record], dropped: list[Record]) -> None:
 
 @stage("clean")
 def main(params: Params) -> None:
-    table = pq.read_table(RAW)
+    table = read_parquet(RAW)
     records, dropped = clean(table, params.data.columns, params.clean)
     metrics = metrics_of(table, records, dropped)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in metrics["dropped"].items() if count)

@@ -16,10 +16,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from pipeline.errors import DataError
-from pipeline.files import whole, write_json, write_jsonl
+from pipeline.files import read_parquet, whole, write_json, write_jsonl
 from pipeline.near import near_any
 from pipeline.params import Format, Near, Params, Template
 from pipeline.stage import stage
@@ -132,7 +130,7 @@ def write(splits: dict[str, list[Row]]) -> None:
 
 @stage("format")
 def main(params: Params) -> None:
-    rows = formatted(pq.read_table(RECORDS).to_pylist(), params.format.template)
+    rows = formatted(read_parquet(RECORDS).to_pylist(), params.format.template)
     splits, dropped = split(rows, params.format)
     require_rows(splits, dropped)
     write(splits)

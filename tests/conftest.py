@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A configuration that runs in seconds and still does all that a real one does.
 TINY = (
+    "model=scratch",
     "data.rows=240",
     "model.vocabulary=400",
     "model.positions=96",
