@@ -92,8 +92,7 @@ def _innermost(error: BaseException) -> str:
         if isinstance(cause, ConfigError):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
-    key = getattr(error, "full_key", None)
-    return f"{key}: {error}" if key else str(error)
+    return str(error)
 
 
 def leaves(values: Any, key: str = "") -> Leaves:

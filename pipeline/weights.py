@@ -61,7 +61,7 @@ def load_model(folder: Path, dtype: "torch.dtype | None" = None) -> "PreTrainedM
         ) from None
     missing = sorted(info["missing_keys"])
     if missing or info["mismatched_keys"]:
-        lacking = ", ".join([*missing, *(str(each) for each in info["mismatched_keys"])][:5])
+        lacking = ", ".join([*missing, *(each[0] for each in info["mismatched_keys"])][:5])
         raise ModelError(
             f"{folder}: the weights do not fit config.json; save both together; missing or of another shape: {lacking}"
         )
