@@ -36,18 +36,32 @@ CONFIGURATION = {
         python("compose", "train=null"), ("train=null: ", "expected KEY=VALUE or GROUP=OPTION")
     ),
     "added key": Case(queue("+train.warmup=3"), ("train.warmup: unknown key; did you mean warmup_steps?",)),
-    "removed key": Case(queue("~train.seed"), ("train.seed: missing; compose params.yaml anew: make params",)),
+    "removed key": Case(
+        python("compose", "~train.seed"), ("train.seed: missing; compose params.yaml anew: make params",)
+    ),
     "text for a number": Case(queue("train.epochs=many"), ("train.epochs: 'many' is not right; expected a number",)),
     "list for a number": Case(
-        queue("train.learning_rate=[1]"), ("train.learning_rate: [1] is not right; expected a number",)
+        python("compose", "train.learning_rate=[1]"), ("train.learning_rate: [1] is not right; expected a number",)
     ),
-    "text for a list": Case(queue("clean.boilerplate=thanks"), ("clean.boilerplate: 'thanks' is not right", "a list")),
-    "fraction of a seed": Case(queue("train.seed=1.5"), ("train.seed: 1.5 is not right; expected a whole number",)),
-    "negative rate": Case(queue("train.learning_rate=-1"), ("train.learning_rate: -1", "expected greater than 0")),
-    "no rows in a batch": Case(queue("train.batch_size=0"), ("train.batch_size: 0", "greater than or equal to 1")),
-    "null": Case(queue("train.learning_rate=null"), ("train.learning_rate: is null; expected a value",)),
-    "not a number": Case(queue("train.learning_rate=nan"), ("train.learning_rate: nan", "expected a finite number")),
-    "unknown choice": Case(queue("train.optimizer=adam"), ("train.optimizer: 'adam'", "expected 'adamw_torch'")),
+    "text for a list": Case(
+        python("compose", "clean.boilerplate=thanks"), ("clean.boilerplate: 'thanks' is not right", "a list")
+    ),
+    "fraction of a seed": Case(
+        python("compose", "train.seed=1.5"), ("train.seed: 1.5 is not right; expected a whole number",)
+    ),
+    "negative rate": Case(
+        python("compose", "train.learning_rate=-1"), ("train.learning_rate: -1", "expected greater than 0")
+    ),
+    "no rows in a batch": Case(
+        python("compose", "train.batch_size=0"), ("train.batch_size: 0", "greater than or equal to 1")
+    ),
+    "null": Case(python("compose", "train.learning_rate=null"), ("train.learning_rate: is null; expected a value",)),
+    "not a number": Case(
+        python("compose", "train.learning_rate=nan"), ("train.learning_rate: nan", "expected a finite number")
+    ),
+    "unknown choice": Case(
+        python("compose", "train.optimizer=adam"), ("train.optimizer: 'adam'", "expected 'adamw_torch'")
+    ),
     "unknown source": Case(queue("data.source=ftp"), ("data.source: 'ftp'; expected 'generated', 'file', 'hub'",)),
     "nothing left to train on": Case(
         queue("format.test_fraction=0.5", "format.validation_fraction=0.5"),
@@ -57,10 +71,11 @@ CONFIGURATION = {
         queue("clean.boilerplate=['(']"), ("clean: boilerplate '(' is not a regular expression: missing )",)
     ),
     "template without question": Case(
-        queue("format.template.prompt='Q:'"), ("format.template: prompt 'Q:' must hold {question} once",)
+        python("compose", "format.template.prompt='Q:'"), ("format.template: prompt 'Q:' must hold {question} once",)
     ),
     "template with something else": Case(
-        queue("format.template.completion='{answer} {x}'"), ("format.template: completion", "must hold {answer} once")
+        python("compose", "format.template.completion='{answer} {x}'"),
+        ("format.template: completion", "must hold {answer} once"),
     ),
     "heads that do not divide": Case(
         queue("model=scratch", "model.heads=5"), ("model: hidden_size 32 must be a multiple of heads 5",)
@@ -69,7 +84,7 @@ CONFIGURATION = {
         queue("tokenize.max_length=97"), ("tokenize.max_length: 97", "expected at most 96 (it has 96 positions)")
     ),
     "answers longer than the model": Case(
-        queue("evaluate.max_new_tokens=96"), ("evaluate.max_new_tokens: 96", "expected at most 95")
+        python("compose", "evaluate.max_new_tokens=96"), ("evaluate.max_new_tokens: 96", "expected at most 95")
     ),
     "hub without a name": Case(queue("model=hub"), ("model.name: is null; expected a value",)),
     "several at once": Case(
@@ -159,11 +174,6 @@ FILES = {
         ("row 0, messages: unknown role bot; expected system, user, assistant",),
         chat([{"role": "bot", "content": "Hi"}]),
     ),
-    "nobody answers": Case(
-        rows("rows.jsonl", until="clean"),
-        ("no row left of 3: dropped 3 no_answer", "Look at data.columns and the clean section"),
-        chat([{"role": "user", "content": "Hi"}]),
-    ),
     "boilerplate rows": Case(
         rows("rows.jsonl", until="clean"),
         ("no row left of 3: dropped 3 boilerplate", "the clean section"),
@@ -223,7 +233,9 @@ STATES = {
         python("clean"), ("params.yaml is missing; compose it from conf/: make params",), removed("params.yaml")
     ),
     "params that are not YAML": Case(
-        python("clean"), ("params.yaml is not YAML; compose it from conf/: make params",), cut("params.yaml", 20)
+        python("clean"),
+        ("params.yaml is not YAML; compose it from conf/: make params",),
+        file("params.yaml", "train: {seed: 0"),
     ),
     "params without a section": Case(
         python("clean"),
@@ -269,7 +281,9 @@ STATES = {
     "no such instance": Case(
         python("fetch", "instance=both"), ("pipeline.fetch needs instance=data or instance=model, not both",)
     ),
-    "misspelt override of a stage": Case(python("train", "train.sed=1"), ("Could not override 'train.sed'", "use +")),
+    "misspelt override of a stage": Case(
+        python("clean", "clean.boilerplat=[]"), ("Could not override 'clean.boilerplat'", "use +")
+    ),
     "outside of the project's root": Case(
         elsewhere(python("clean")), ("conf/stage.yaml is not here: run the stages in the project's root",)
     ),
@@ -289,13 +303,8 @@ MACHINE = {
     ),
     "no room for a checkpoint": Case(small_disk(40, python("train")), (".checkpoints/", "File too large", DISK)),
     "a rate that diverges": Case(
-        exp(
-            "train.learning_rate=9",
-            "train.optimizer=sgd",
-            "train.max_grad_norm=1e30",
-            "train.batch_size=1",
-            "train.scheduler=constant",
-            until="train",
+        python(
+            "train", "train.learning_rate=9", "train.optimizer=sgd", "train.max_grad_norm=1e30", "train.batch_size=1"
         ),
         ("train stopped: ", "training has diverged", "Lower train.learning_rate"),
     ),
