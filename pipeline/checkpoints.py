@@ -19,7 +19,7 @@ from typing import Any
 from transformers import PreTrainedModel, Trainer
 
 from pipeline.errors import ModelError
-from pipeline.files import sha256
+from pipeline.files import naming, sha256
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,8 @@ def checkpoint_folder(key: str) -> Iterator[Path]:
                 yield Path(folder)
             return
         folder = root / key
-        yield folder
+        with naming(folder):
+            yield folder
         shutil.rmtree(folder, ignore_errors=True)
         (root / f"{key}.lock").unlink(missing_ok=True)
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from pipeline.errors import DataError
-from pipeline.files import whole, write_json
+from pipeline.files import read_parquet, whole, write_json
 from pipeline.params import Clean, Params
 from pipeline.stage import stage
 from pipeline.tasks import ROLES, Task, mapped_task, task_of
@@ -155,7 +155,7 @@ def mapping(columns: Mapping[str, str] | None) -> str:
 
 @stage("clean")
 def main(params: Params) -> None:
-    table = pq.read_table(RAW)
+    table = read_parquet(RAW)
     log.info(f"Cleaning {table.num_rows:,} rows{mapping(params.data.columns)}")
     records, dropped = clean(table, params.data.columns, params.clean)
     metrics = metrics_of(table, records, dropped)

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.errors import DataError
-from pipeline.files import read_json, read_jsonl, whole, write_json
+from pipeline.files import damaged, read_json, read_jsonl, whole, write_json
 from pipeline.params import Params
 from pipeline.report import curves, figure, rendered, signed
 from pipeline.stage import stage
@@ -78,6 +78,14 @@ def write(pairs: list[Row], facts: dict[str, Any], drawn: dict[str, Any], exampl
             temporary.write_text(text, encoding="utf-8")
 
 
+def read_history(path: Path) -> pd.DataFrame:
+    """The table that the train stage wrote; DataError if it is not that any more."""
+    try:
+        return pd.read_csv(path, sep="\t")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise damaged(path, error) from None
+
+
 def table(metrics: dict[str, dict[str, float]]) -> list[str]:
     """
     >>> print("\\n".join(table({"f1": {"base": 0.25, "finetuned": 0.75, "delta": 0.5}})))
@@ -118,9 +126,7 @@ def main(params: Params) -> None:
         "data": read_json(METRICS / "fetch" / "data.json"),
         "model": read_json(METRICS / "fetch" / "model.json"),
     }
-    training, validation = (
-        pd.read_csv(METRICS / "train" / name, sep="\t") for name in ("history.tsv", "validation.tsv")
-    )
+    training, validation = (read_history(METRICS / "train" / name) for name in ("history.tsv", "validation.tsv"))
     write(pairs, facts, curves(training, validation), params.compare.examples)
     write_json(METRICS / "compare.json", metrics)
     log.info("\n".join(["", *table(metrics), "", *example(pairs), *NEXT]))

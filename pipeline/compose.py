@@ -80,6 +80,8 @@ def composed(*overrides: str) -> str:
             compose_and_dump(target, str(CONF.resolve()), None, "config", ".", list(overrides))
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_innermost(error)) from None
+        except ValueError as error:  # Hydra's, of train=null: a group takes the name of an option
+            raise ConfigError(f"{' '.join(overrides)}: {error}; expected KEY=VALUE or GROUP=OPTION") from None
         return target.read_text(encoding="utf-8")
 
 

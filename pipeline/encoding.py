@@ -43,14 +43,20 @@ class Example(NamedTuple):
 
 def load_encoder(folder: Path) -> Encoder:
     """The fast tokenizer of a model folder, without the seconds that importing transformers takes."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    path = folder / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_buffer(path.read_bytes())
+    except ValueError as error:
+        raise ModelError(f"{path} is damaged ({error}); an earlier stage writes it: dvc repro") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # "</s>" within a text is text
     config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
     eos, padding = (_token_id(tokenizer, config.get(name)) for name in ("eos_token", "pad_token"))
     if eos is None:
-        raise ModelError(f"{folder}: the tokenizer has no end-of-text token (eos_token in tokenizer_config.json)")
+        raise ModelError(
+            f"{folder}: the tokenizer has no end-of-text token; name one as eos_token in tokenizer_config.json"
+        )
     marked, plain = tokenizer.encode("a").ids, tokenizer.encode("a", add_special_tokens=False).ids
     bos = marked[0] if marked[0] != plain[0] else None
     return Encoder(tokenizer, bos, eos, eos if padding is None else padding)

@@ -62,26 +62,43 @@ def fetch_model(model: HubModel | FolderModel | ScratchModel) -> dict[str, Any]:
     """Write the model, proved to load, to models/base; return the metrics."""
     with whole(BASE) as folder:
         folder.mkdir()
-        if isinstance(model, HubModel):
-            source = hub.snapshot(model.name, model.revision, "model")
-            _copy(weights.require_model_folder(str(source)), folder)
-            revision = source.name
-        elif isinstance(model, FolderModel):
-            source = weights.require_model_folder(model.path)
-            revision = _require_unchanged(model, source)
-            _copy(source, folder)
-        else:
-            from pipeline.scratch import build
+        revision = _bring(model, folder)
+        try:
+            proved = _proved(folder)
+        except ModelError as error:  # whoever reads it knows the parameter, not the temporary folder
+            raise ModelError(str(error).replace(str(folder), _named(model))) from None
+        return {**proved, "source": model.source, "name": name_of(model), "revision": revision}
 
-            build(model, folder)
-            revision = sha256(folder)
-        return {**_proved(folder), "source": model.source, "name": name_of(model), "revision": revision}
+
+def _named(model: HubModel | FolderModel | ScratchModel) -> str:
+    if isinstance(model, ScratchModel):
+        return "model=scratch"
+    return f"model.name={model.name}" if isinstance(model, HubModel) else f"model.path={model.path}"
+
+
+def _bring(model: HubModel | FolderModel | ScratchModel, folder: Path) -> str:
+    """Copy or build the model in the folder; return its revision."""
+    if isinstance(model, HubModel):
+        source = hub.snapshot(model.name, model.revision, "model")
+        _copy(weights.require_model_folder(str(source), _named(model)), folder)
+        return source.name
+    if isinstance(model, FolderModel):
+        source = weights.require_model_folder(model.path, _named(model))
+        revision = _require_unchanged(model, source)
+        _copy(source, folder)
+        return revision
+    from pipeline.scratch import build
+
+    build(model, folder)
+    return sha256(folder)
 
 
 def _require_unchanged(model: FolderModel, folder: Path) -> str:
     found = sha256(folder)
     if model.sha256 not in (None, found):
-        raise ModelError(f"{model.path} has changed since params.yaml was composed; compose anew: make params")
+        raise ModelError(
+            f"model.path={model.path} has changed since params.yaml was composed; compose anew: make params"
+        )
     return found
 
 
@@ -95,14 +112,16 @@ def _proved(folder: Path) -> dict[str, Any]:
     """Load model and tokenizer, so that what cannot work ends here; the tokenizer is written as the library has it."""
     tokenizer = weights.load_tokenizer(folder)
     model = weights.load_model(folder)
+    if broken := [name for name, tensor in model.named_parameters() if not tensor.isfinite().all()]:
+        raise ModelError(f"{folder}: weights that are not finite numbers: {broken[0]}; save the model anew")
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model embeds {model.get_input_embeddings().num_embeddings}: "
-            "it is not this model's tokenizer"
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model embeds "
+            f"{model.get_input_embeddings().num_embeddings}: put the model's own tokenizer beside it"
         )
     tokenizer.save_pretrained(folder)  # names the end-of-text token, which some folders leave to the library to know
     if not (folder / "tokenizer.json").exists():
-        raise ModelError("the tokenizer has no fast version (tokenizer.json), which the tokenize stage needs")
+        raise ModelError(f"{folder}: the tokenizer has no fast version; save one beside the model (tokenizer.json)")
     return {"architecture": type(model).__name__, "parameters": model.num_parameters()}
 
 

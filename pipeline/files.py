@@ -4,13 +4,20 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DataError
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import DataError, PipelineError
+
+# What libraries written in Rust (safetensors, tokenizers) and C++ (torch.save) say when the system lets them not write.
+UNWRITTEN = re.compile(r"\(os error (?P<number>\d+)\)|PytorchStreamWriter")
 
 
 @contextmanager
@@ -24,10 +31,29 @@ def whole(path: Path) -> Iterator[Path]:
     temporary = path.parent / f".{path.name}.{os.getpid()}"
     _remove(temporary)  # of a killed process that had our id: in containers ids recur
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         _replace(temporary, path)
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Make what cannot be written an OSError that names a path, whatever library was to write it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+    except PipelineError:
+        raise
+    except Exception as error:
+        if (found := UNWRITTEN.search(str(error))) is None:
+            raise
+        number = int(found["number"] or errno.EIO)
+        raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def _replace(temporary: Path, path: Path) -> None:
@@ -76,7 +102,28 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The object of a JSON file that an earlier stage wrote; DataError if it is not that any more."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise damaged(path, error) from None
+    if not isinstance(values, dict):
+        raise damaged(path, "no JSON object")
+    return values
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """The table of a Parquet file that an earlier stage wrote; DataError if it is not that any more."""
+    try:
+        return pq.read_table(path)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, why: object) -> DataError:
+    return DataError(f"{path} is damaged ({why}); an earlier stage writes it: dvc repro")
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -99,14 +146,21 @@ def read_jsonl(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
 
 def _json_object(line: bytes, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 text (byte {error.start + 1}: {error.reason})") from None
+        row = json.loads(utf8(line, where))
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON ({error.msg}, column {error.colno}); expected one object a line") from None
     if not isinstance(row, dict):
         raise DataError(f'{where}: a JSON {type(row).__name__}; expected an object, such as {{"question": …}}')
     return row
+
+
+def utf8(line: bytes, where: str) -> str:
+    try:
+        return line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where}: not UTF-8 text (byte {error.start + 1}: {error.reason}); save the file as UTF-8"
+        ) from None
 
 
 def sha256(path: Path) -> str:

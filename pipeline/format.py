@@ -16,10 +16,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from pipeline.errors import DataError
-from pipeline.files import whole, write_json, write_jsonl
+from pipeline.files import read_parquet, whole, write_json, write_jsonl
 from pipeline.near import near_any
 from pipeline.params import Format, Near, Params, Template
 from pipeline.stage import stage
@@ -132,7 +130,7 @@ def write(splits: dict[str, list[Row]]) -> None:
 
 @stage("format")
 def main(params: Params) -> None:
-    records = pq.read_table(RECORDS).to_pylist()
+    records = read_parquet(RECORDS).to_pylist()
     held_out = f"{params.format.test_fraction:.0%} test, {params.format.validation_fraction:.0%} validation"
     log.info(f"Splitting {len(records):,} rows by the hash of their question: {held_out}, the rest train")
     rows = formatted(records, params.format.template)

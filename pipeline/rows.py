@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
-from pipeline.files import local_path, read_jsonl, sha256
+from pipeline.files import local_path, read_jsonl, sha256, utf8
 from pipeline.params import FileRows, GeneratedRows, HubRows
 from pipeline.tasks import mapped_task, task_of
 
@@ -37,9 +37,9 @@ def load(source: FileRows | GeneratedRows | HubRows) -> Source:
     table = loaded.table.slice(0, source.limit)
     if len(set(table.column_names)) < table.num_columns:
         raise DataError(f"columns with the same name: {', '.join(table.column_names)}; expected each name once")
-    require_columns(table.column_names, source.columns)
     if table.num_rows == 0:
-        raise DataError("the source has no rows")
+        raise DataError("data: the source has no rows; expected at least one")
+    require_columns(table.column_names, source.columns)
     return Source(table, loaded.revision)
 
 
@@ -90,8 +90,10 @@ def _generated(source: GeneratedRows) -> Source:
 
 def peek(path: str) -> list[str]:
     """The columns of a file, from its beginning alone; DataError if it is not what its ending says."""
-    file = require_file(path)
-    return read_table(file, rows=100).column_names
+    table = read_table(require_file(path), rows=100)
+    if table.num_rows == 0:
+        raise DataError(f"{path} has no rows; expected at least one")
+    return table.column_names
 
 
 def read_table(path: Path, rows: int | None = None) -> pa.Table:
@@ -105,10 +107,18 @@ def read_table(path: Path, rows: int | None = None) -> pa.Table:
         raise DataError(f"{path}: unknown ending {path.suffix or '(none)'}; expected one of {', '.join(ENDINGS)}")
     try:
         return reader(path, rows)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
-    except pa.ArrowException as error:
-        raise DataError(f"{path}: not a table that {path.suffix} holds: {error}") from None
+    except UnicodeDecodeError:
+        _require_utf8(path)
+        raise
+    except (pa.ArrowException, OSError) as error:  # Arrow calls a damaged file an OSError, too
+        raise DataError(f"{path}: not a table that {path.suffix} holds: {error}; write the file anew") from None
+
+
+def _require_utf8(path: Path) -> None:
+    """Raise DataError that names the first line that is not UTF-8."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            utf8(line, f"{path}, line {number}")
 
 
 def _read_jsonl(path: Path, rows: int | None) -> pa.Table:

@@ -14,6 +14,7 @@ from typing import Any
 import hydra
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.faults import check
@@ -38,7 +39,7 @@ def stage(name: str, instances: tuple[str, ...] = ()) -> Callable[[Callable[...,
     def decorate(run: Callable[..., None]) -> Callable[[], None]:
         def job(cfg: DictConfig) -> None:
             with faults_as_messages(name):
-                values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+                values = _resolved(cfg)
                 instance = _instance(name, values.pop("instance"), instances)
                 _timed(run, check(values), instance, Path("metrics/runtime") / name)
 
@@ -66,7 +67,10 @@ def faults_as_messages(name: str) -> Iterator[None]:
     except OSError as error:
         if error.strerror is None:
             raise
-        message = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        named = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        message = (
+            f"{named}. See that there is room on the disk and that you may read and write there, then run it again"
+        )
     except KeyboardInterrupt:
         message = "interrupted"
     else:
@@ -89,6 +93,13 @@ def require_params() -> None:
         raise ConfigError(f"params.yaml is not YAML; compose it from conf/: make params\n{error}") from None
     if not isinstance(values, dict):
         raise ConfigError("params.yaml holds no sections; compose it from conf/: make params")
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
+    try:
+        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {error}; compose params.yaml anew: make params") from None
 
 
 def _instance(name: str, given: str | None, instances: tuple[str, ...]) -> str | None:

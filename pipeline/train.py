@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow.parquet as pq
 import torch
 import transformers
 from transformers import EvalPrediction, GenerationConfig, PreTrainedModel, TrainingArguments
@@ -21,7 +20,7 @@ from transformers import EvalPrediction, GenerationConfig, PreTrainedModel, Trai
 from pipeline.checkpoints import StrictTrainer, checkpoint_folder, key_of, last_checkpoint
 from pipeline.devices import device_of
 from pipeline.encoding import Example
-from pipeline.files import whole, write_json
+from pipeline.files import read_parquet, whole, write_json
 from pipeline.history import HistoryCallback, Patience, rows_of, write_history
 from pipeline.likelihood import pad, row_losses
 from pipeline.params import Params, Train
@@ -108,8 +107,8 @@ def build_trainer(options: Train, folder: Path, device: torch.device) -> StrictT
     trainer = StrictTrainer(
         model=model,
         args=arguments_of(options, folder, device),
-        train_dataset=datasets.Dataset(pq.read_table(TOKENIZED / "train.parquet")),
-        eval_dataset=datasets.Dataset(pq.read_table(TOKENIZED / "validation.parquet")),
+        train_dataset=datasets.Dataset(read_parquet(TOKENIZED / "train.parquet")),
+        eval_dataset=datasets.Dataset(read_parquet(TOKENIZED / "validation.parquet")),
         data_collator=collate,
         compute_metrics=validation_loss,
         preprocess_logits_for_metrics=row_losses,

@@ -1,6 +1,7 @@
 """Shared by the tests: copies of the project to run real commands in, and a small model."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,8 +32,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: two files run side by side (see Makefile), and the last should not run alone for long."""
-    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+    """The longest files first: two run side by side (see Makefile), and the last should not run alone for long."""
+    items.sort(key=lambda item: item.path.name not in ("test_errors.py", "test_pipeline.py"))
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -80,6 +81,40 @@ def commit_all(folder: Path) -> Path:
     for arguments in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "all")):
         subprocess.run([*git, *arguments], cwd=folder, check=True, capture_output=True)
     return folder
+
+
+def ran(output: str) -> list[str]:
+    """The stages that DVC says it ran, in their order."""
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def changed(folder: Path) -> list[str]:
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=folder, check=True, capture_output=True, text=True)
+    return sorted(line[3:] for line in status.stdout.splitlines())
+
+
+def make_tiny(folder: Path) -> None:
+    """Write the tiny configuration into the options that it is of, so that another option does not meet its keys."""
+    for override in TINY:
+        key, value = override.split("=")
+        *group, name = key.split(".")
+        section = "".join(group)
+        option = {"data": "generated", "model": "scratch"}.get(section, "default")
+        path, line = (f"{section}/{option}.yaml", f"{name}: ") if section else ("config.yaml", f"  - {name}: ")
+        text = (folder / "conf" / path).read_text()
+        (folder / "conf" / path).write_text(re.sub(f"(?m)^{line}.*", line + value, text))
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone in which the whole pipeline has been run once, on the tiny configuration, and committed."""
+    folder = copy_project(tmp_path_factory.mktemp("pipeline") / "project")
+    make_tiny(folder)
+    assert python_in(folder, "pipeline.compose").returncode == 0
+    commit_all(folder)
+    done = run_in(folder, "dvc", "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return commit_all(folder)
 
 
 @pytest.fixture(scope="session")

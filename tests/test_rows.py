@@ -134,7 +134,7 @@ def test_parquet_keeps_types_and_loses_schema_metadata(tmp_path: Path) -> None:
         pytest.param(
             "rows.json",
             b'[{"a": "\xff"}]',
-            "not UTF-8 text (invalid start byte); save it as UTF-8",
+            "line 1: not UTF-8 text (byte 9: invalid start byte); save the file as UTF-8",
             id="json not UTF-8",
         ),
         pytest.param("rows.parquet", "a,b\n1,2\n3,4\n", "not a table that .parquet holds", id="csv named parquet"),
