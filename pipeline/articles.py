@@ -1,8 +1,10 @@
 """Articles generated from the knowledge file: what the base model `nano` has read before anyone fine-tunes it.
 
-An article tells every fact of one condition, in an order and in wordings that change from one to the next: a model can
-only be taught to answer about what it has met in several wordings (Allen-Zhu and Li, Physics of Language Models,
-part 3.1, https://arxiv.org/abs/2309.14316). No telling has the form of a question's answer in `dialogues.py`.
+An article is a note of two or three facts about one condition, which ones, in which order and in which wordings changing
+from one edition to the next: a model can only be taught to answer about what it has met in several wordings (Allen-Zhu
+and Li, Physics of Language Models, part 3.1, https://arxiv.org/abs/2309.14316). The first sentence names the condition,
+later ones may say "it", so that the fact has to be found by a name some way back, as in the answer to a question. No
+telling has the form of an answer in `dialogues.py`.
 """
 
 import random

@@ -21,12 +21,14 @@ Row = dict[str, Any]
 
 
 class HistoryCallback(TrainerCallback):
-    """A progress bar with the losses in a terminal, a line a log elsewhere; ends a training whose loss is broken."""
+    """A progress bar with the losses in a terminal, a line an evaluation elsewhere; ends a training whose loss is broken."""
 
     bar: tqdm | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", unit="step", disable=None, leave=False)
+        self.bar = tqdm(
+            total=state.max_steps, initial=state.global_step, desc="train", unit="step", disable=None, leave=False
+        )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         assert self.bar is not None
@@ -52,10 +54,10 @@ class HistoryCallback(TrainerCallback):
                     f"{name} is {row[name]} at step {state.global_step}: training has diverged. "
                     "Lower train.learning_rate, or raise train.warmup_steps"
                 )
-        if not row:
+        if not row or self.bar is None:
             return
         text = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
-        if self.bar is not None and not self.bar.disable:
+        if not self.bar.disable:
             self.bar.set_postfix_str(text)
         # Where there is no terminal: a sign of life at each evaluation, the rest by hydra.verbose=true.
         elif "validation_loss" in row:
@@ -66,6 +68,7 @@ class HistoryCallback(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.bar is not None:
             self.bar.close()
+            self.bar = None
 
 
 class Patience(EarlyStoppingCallback):

@@ -51,7 +51,9 @@ def held_out_loss(model: "PreTrainedModel", examples: list[Example], padding: in
     """
     total, tokens = 0.0, 0.0
     budget = LOGITS_A_BATCH // model.get_input_embeddings().num_embeddings
-    for batch in tqdm(batches_by_length(examples, budget), desc="held-out loss", unit="batch", disable=None, leave=False):
+    for batch in tqdm(
+        batches_by_length(examples, budget), desc="held-out loss", unit="batch", disable=None, leave=False
+    ):
         inputs = {name: tensor.to(model.device) for name, tensor in pad(batch, padding).items()}
         labels = inputs.pop("labels")
         summed = row_losses(model(**inputs).logits, labels).double().sum(dim=0)

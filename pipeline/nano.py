@@ -37,9 +37,9 @@ KNOWLEDGE, NANO = Path("data/knowledge/conditions.yaml"), Path("models/nano")
 class Recipe:
     seed: int = 0
     """of the articles, of the weights and of nothing else: the batches come in the articles' order"""
-    editions: int = 100
+    editions: int = 140
     """passes over the knowledge, each in new words"""
-    vocabulary: int = 2048
+    vocabulary: int = 4096
     """tokens"""
     positions: int = 512
     layers: int = 4
@@ -47,9 +47,9 @@ class Recipe:
     heads: int = 4
     length: int = 128
     """tokens a row: the articles stand one after the other, cut into rows of this length"""
-    batch_size: int = 16
+    batch_size: int = 8
     """rows in an optimizer step"""
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     """AdamW with beta2 0.98, weight decay 0.1, gradients clipped at 1, cosine decay to 0"""
     warmup_steps: int = 100
 

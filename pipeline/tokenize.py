@@ -108,7 +108,9 @@ def main(params: Params) -> None:
     encoder = load_encoder(BASE)
     rows = {name: read_jsonl(FORMATTED / f"{name}.jsonl") for name in SPLITS}
     total = sum(len(each) for each in rows.values())
-    log.info(f"Tokenizing {total:,} rows of at most {params.tokenize.max_length:,} tokens; learned: {params.tokenize.loss}")
+    log.info(
+        f"Tokenizing {total:,} rows of at most {params.tokenize.max_length:,} tokens; learned: {params.tokenize.loss}"
+    )
     with tqdm(total=total, desc="tokenize", unit="row", disable=None, leave=False) as bar:
         splits = {name: list(encode(rows[name], encoder, params.tokenize, bar)) for name in SPLITS}
     write(splits)

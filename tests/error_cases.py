@@ -279,7 +279,9 @@ STATES = {
         python("compare"), ("metrics/train.json is damaged", "dvc repro"), cut("metrics/train.json", 9)
     ),
     "tokenized rows cut off": Case(
-        python("train"), ("data/tokenized/train.parquet is damaged", "dvc repro"), cut("data/tokenized/train.parquet", 99)
+        python("train"),
+        ("data/tokenized/train.parquet is damaged", "dvc repro"),
+        cut("data/tokenized/train.parquet", 99),
     ),
     "history cut off": Case(
         python("compare"), ("metrics/train/history.tsv is damaged", "dvc repro"), file("metrics/train/history.tsv", "")
