@@ -2,8 +2,8 @@
 
     python -m pipeline.clean     data/raw/ → data/clean/{records,dropped}.parquet, metrics/clean.json
 
-A row is dropped for the first of these reasons that holds: a text that it needs is empty, its chat has no answer,
-its answer is nothing but boilerplate, an earlier row is exactly the same.
+A row is dropped for the first of these reasons that holds: its messages are of no known form, a text that it needs is
+empty, its chat has no answer, its answer is nothing but boilerplate, an earlier row is exactly the same.
 """
 
 import logging
@@ -17,25 +17,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from pipeline.detect import resolve, shown, values_of
 from pipeline.errors import DataError
 from pipeline.files import read_parquet, whole, write_json
 from pipeline.params import Clean, Params
 from pipeline.stage import stage
-from pipeline.tasks import ROLES, Task, mapped_task, task_of
-from pipeline.text import collapse, tidy
+from pipeline.tasks import ROLES, Task
+from pipeline.text import cell_text, collapse, tidy
 
 log = logging.getLogger(__name__)
 
 RAW, CLEAN, METRICS = Path("data/raw/rows.parquet"), Path("data/clean"), Path("metrics/clean.json")
-REASONS = ("empty", "no_answer", "boilerplate", "duplicate")
+REASONS = ("malformed", "empty", "no_answer", "boilerplate", "duplicate")
+SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+MESSAGES = f"lists of {{role: {', '.join(ROLES)}; content}} or {{from: {', '.join(SHAREGPT)}; value}}"
 Record = dict[str, Any]
 
 
 def clean(table: pa.Table, columns: Mapping[str, str] | None, options: Clean) -> tuple[list[Record], list[Record]]:
     """(records: id and the task's columns, dropped: id and reason); a row's id is its number in the source, from 0."""
-    task = mapped_task(columns) if columns is not None else task_of(table.column_names)
-    source_of = columns or {name: name for name in task.columns if name in table.column_names}
-    used = {name: table.column(source_of[name]).to_pylist() for name in task.columns if name in source_of}
+    taken = resolve(table.column_names, columns)
+    task = taken.task
+    used = {name: values_of(table, taken.columns[name]) for name in task.columns if name in taken.columns}
     boilerplate = [re.compile(pattern, re.IGNORECASE) for pattern in options.boilerplate]
     records: list[Record] = []
     dropped: list[Record] = []
@@ -53,20 +56,13 @@ def clean(table: pa.Table, columns: Mapping[str, str] | None, options: Clean) ->
 
 def _tidied(name: str, value: Any, task: Task, options: Clean, row: int) -> Any:
     if name == "messages":
-        return _messages(value, row)
+        return _messages(value)
     if value is not None and not isinstance(value, (str, int, float)):
         raise DataError(f"row {row}, {name}: a {type(value).__name__}; expected text (see data.columns)")
-    text = _text_of(value)
+    text = cell_text(value)
     # What a person asks and answers is prose; in the other tasks line breaks may mean something.
     text = collapse(text) if task.name == "question/answer" else tidy(text)
     return without_prefix(text, options.question_prefixes) if name == task.question else text
-
-
-def _text_of(value: str | float | None) -> str:
-    """A cell as text: none and NaN are empty, 3.0 (an integer in a column with gaps) is 3."""
-    if value is None or value != value:
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def without_prefix(text: str, prefixes: list[str]) -> str:
@@ -80,20 +76,25 @@ def without_prefix(text: str, prefixes: list[str]) -> str:
     return text
 
 
-def _messages(value: Any, row: int) -> list[dict[str, str]]:
-    """Chat messages with role and content as texts; DataError names the row where that is not what they are."""
-    messages = value if value is not None else []
-    if not isinstance(messages, list) or not all(
-        isinstance(m, dict) and {"role", "content"} <= set(m) for m in messages
-    ):
-        raise DataError(f"row {row}, messages: expected a list of objects with role and content")
-    for message in messages:
-        if message["role"] not in ROLES:
-            raise DataError(f"row {row}, messages: unknown role {message['role']}; expected {', '.join(ROLES)}")
-        if not isinstance(message["content"], str | None):
-            raise DataError(f"row {row}, messages: content is a {type(message['content']).__name__}; expected text")
-    tidied = [{"role": m["role"], "content": tidy(m["content"] or "")} for m in messages]
-    said = [m for m in tidied if m["content"] or m["role"] != "system"]
+def _messages(value: Any) -> list[dict[str, str]] | None:
+    """Chat messages with role and content, tidied, up to the last answer; null where they are not of that form.
+
+    >>> _messages([{"from": "human", "value": "Is it  flu?"}, {"from": "gpt", "value": "Rest."}])
+    [{'role': 'user', 'content': 'Is it flu?'}, {'role': 'assistant', 'content': 'Rest.'}]
+    """
+    if not isinstance(value, list | None):
+        return None
+    said = []
+    for message in value or []:
+        # Where some rows are OpenAI's and others ShareGPT's, each has the other's keys, too, and nothing in them.
+        keys = message if isinstance(message, dict) else {}
+        role, content = keys.get("role"), keys.get("content")
+        if role is None:
+            role, content = SHAREGPT.get(str(keys.get("from"))), keys.get("value")
+        if role not in ROLES or not isinstance(content, str | None):
+            return None
+        if (content := tidy(content or "")) or role != "system":
+            said.append({"role": role, "content": content})
     while said and said[-1]["role"] != "assistant":
         said.pop()  # what nobody answered
     return said
@@ -101,7 +102,8 @@ def _messages(value: Any, row: int) -> list[dict[str, str]]:
 
 def _reason(values: Record, task: Task, boilerplate: list[re.Pattern[str]]) -> str | None:
     if task.name == "chat":
-        return _chat_reason(values["messages"], boilerplate)
+        messages = values["messages"]
+        return "malformed" if messages is None else _chat_reason(messages, boilerplate)
     if any(not values[name] for name in task.required):
         return "empty"
     assert task.answer
@@ -145,24 +147,18 @@ def write(records: list[Record], dropped: list[Record]) -> None:
         pq.write_table(drops, folder / "dropped.parquet", compression="zstd")
 
 
-def mapping(columns: Mapping[str, str] | None) -> str:
-    """
-    >>> mapping({"question": "Description", "answer": "Doctor"})
-    ': question ← Description, answer ← Doctor'
-    """
-    return ": " + ", ".join(f"{name} ← {source}" for name, source in columns.items()) if columns else ""
-
-
 @stage("clean")
 def main(params: Params) -> None:
     table = read_parquet(RAW)
-    log.info(f"Cleaning {table.num_rows:,} rows{mapping(params.data.columns)}")
+    taken = resolve(table.column_names, params.data.columns)
+    log.info(f"Cleaning {table.num_rows:,} rows: {shown(taken.columns)}")
     records, dropped = clean(table, params.data.columns, params.clean)
     metrics = metrics_of(table, records, dropped)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in metrics["dropped"].items() if count)
     if not records:
         raise DataError(
             f"no row left of {table.num_rows:,}: dropped {reasons}. Look at data.columns and the clean section"
+            + (f"; messages are {MESSAGES}" if metrics["dropped"]["malformed"] else "")
         )
     write(records, dropped)
     write_json(METRICS, metrics)

@@ -56,16 +56,18 @@ def require_sound(values: dict[str, Any]) -> None:
 
 
 def _sha256(path: str | None) -> str | None:
-    """The content of a local source, or null where there is none: the check then says so."""
-    if not isinstance(path, str) or not (local := files.local_path(path)).exists():
+    """The content of a local file, folder or glob; null where there is none (the check then says so) and of addresses."""
+    if not isinstance(path, str) or "://" in path:
         return None
-    inside = [local] if local.is_file() else sorted(file for file in local.rglob("*") if file.is_file())
-    return _sha256_once(local, tuple(file.stat().st_mtime_ns for file in inside))
+    _, found = files.local_files(path)
+    if not found and not files.local_path(path).is_dir():
+        return None
+    return _sha256_once(path, tuple((file, file.stat().st_mtime_ns) for file in found))
 
 
 @lru_cache
-def _sha256_once(path: Path, modified: tuple[int, ...]) -> str:
-    return files.sha256(path)
+def _sha256_once(path: str, modified: tuple[tuple[Path, int], ...]) -> str:
+    return files.sha256_of(path)
 
 
 def composed(*overrides: str) -> str:

@@ -12,6 +12,7 @@ from pipeline.params import Params, Section
 WORDS = {
     "Input should be": "expected",
     "String should have at least 1 character": "expected some text",
+    "String should match pattern '^[0-9a-f]{64}$'": "expected a SHA-256, 64 digits from 0 to f",
     "a valid integer": "a whole number",
     "a valid number": "a number",
     "a valid string": "text",

@@ -29,6 +29,7 @@ from pipeline.params import (
     ScratchModel,
 )
 from pipeline.stage import stage
+from pipeline.tasks import listed
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,11 @@ MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 def fetch_data(source: FileRows | GeneratedRows | HubRows) -> dict[str, Any]:
     """Write the source's rows, columns as they are, to data/raw; return the metrics."""
     loaded = rows.load(source)
+    log.info(f"Columns: {loaded.taken.told()}{_left_out(loaded)}")
     with whole(RAW) as folder:
         folder.mkdir()
         try:
-            pq.write_table(loaded.table, folder / "rows.parquet", compression="zstd")
+            pq.write_table(loaded.table, folder / "rows.parquet", compression="zstd", row_group_size=1 << 16)
         except pa.ArrowException as error:
             raise DataError(f"the source's columns do not fit into Parquet: {error}") from None
         checksum, size = sha256(folder / "rows.parquet"), (folder / "rows.parquet").stat().st_size
@@ -56,6 +58,12 @@ def fetch_data(source: FileRows | GeneratedRows | HubRows) -> dict[str, Any]:
         "revision": loaded.revision,
         "sha256": checksum,
     }
+
+
+def _left_out(loaded: rows.Source) -> str:
+    used = loaded.taken.sources()
+    left = [name for name in loaded.table.column_names if name not in used]
+    return f"; not used: {listed(left)}" if left else ""
 
 
 def fetch_model(model: HubModel | FolderModel | ScratchModel) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pipeline.errors import DataError, PipelineError
 
 # What libraries written in Rust (safetensors, tokenizers) and C++ (torch.save) say when the system lets them not write.
 UNWRITTEN = re.compile(r"\(os error (?P<number>\d+)\)|PytorchStreamWriter")
+MAGIC = re.compile(r"[*?[]")  # of a glob
 
 
 @contextmanager
@@ -140,18 +141,32 @@ def read_jsonl(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
             if len(rows) == limit:
                 break
             if line.strip():
-                rows.append(_json_object(line, f"{path}, line {number}"))
+                rows.append(json_object(line, f"{path}, line {number}"))
     return rows
 
 
-def _json_object(line: bytes, where: str) -> dict[str, Any]:
+def json_object(line: bytes, where: str) -> dict[str, Any]:
+    """The object that a line of JSON Lines holds; DataError that begins with `where` if it is none."""
     try:
-        row = json.loads(utf8(line, where))
+        row = json_decoder.decode(utf8(line, where))
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON ({error.msg}, column {error.colno}); expected one object a line") from None
+    except (ValueError, RecursionError) as error:  # a key twice, a number of thousands of digits, thousands of brackets
+        raise DataError(f"{where}: not JSON that can be read ({error}); expected one object a line") from None
     if not isinstance(row, dict):
         raise DataError(f'{where}: a JSON {type(row).__name__}; expected an object, such as {{"question": …}}')
     return row
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's keys with their values; json itself would keep the last of two with the same name, silently."""
+    if len(found := dict(pairs)) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!a} twice")
+    return found
+
+
+json_decoder = json.JSONDecoder(object_pairs_hook=_once)
 
 
 def utf8(line: bytes, where: str) -> str:
@@ -165,16 +180,38 @@ def utf8(line: bytes, where: str) -> str:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file; of a folder, that of its files' relative names and contents (hidden files left out)."""
+    return sha256_of(str(path))
+
+
+def sha256_of(path: str) -> str:
+    """As `sha256`, of a local path from the parameters, which may be a glob: then of the files that it matches."""
+    base, found = local_files(path)
     digest = hashlib.sha256()
-    if path.is_file():
-        _update(digest, path)
+    if local_path(path).is_file():
+        _update(digest, found[0])
         return digest.hexdigest()
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        name = file.relative_to(path)
-        if not any(part.startswith(".") for part in name.parts):
-            digest.update(f"{name.as_posix()}\0{file.stat().st_size}\0".encode())
-            _update(digest, file)
+    for file in found:
+        digest.update(f"{file.relative_to(base).as_posix()}\0{file.stat().st_size}\0".encode())
+        _update(digest, file)
     return digest.hexdigest()
+
+
+def local_files(path: str) -> tuple[Path, list[Path]]:
+    """(where their names begin, the files, sorted) of a file, a folder with all below it, or a glob; hidden ones not."""
+    local = local_path(path)
+    if local.is_file():
+        return local.parent, [local]
+    base, found = local, list(local.rglob("*"))
+    if not local.exists():
+        parts = Path(path).parts
+        fixed = next((at for at, part in enumerate(parts) if MAGIC.search(part)), len(parts))
+        base = local_path(str(Path(*parts[:fixed])))
+        try:
+            found = list(base.glob(str(Path(*parts[fixed:])))) if fixed < len(parts) else []
+        except ValueError:  # two stars beside something else match nothing
+            found = []
+    visible = (file for file in found if not any(part.startswith(".") for part in file.relative_to(base).parts))
+    return base, sorted(file for file in visible if file.is_file())
 
 
 def _update(digest: Any, file: Path) -> None:

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.templates import template_faults
+from pipeline.templates import column_faults, template_faults
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Checksum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -28,9 +29,16 @@ class Rows(Section):
     """What every source of rows knows."""
 
     columns: dict[str, str] | None
-    """task's column → source's column; null: the source's columns bear the task's names (see pipeline/tasks.py)"""
+    """task's column (see pipeline/tasks.py) → source's column, or a template that joins several, such as
+    "{Description} {Patient}"; null: they are found by their names (see pipeline/detect.py)"""
     limit: Positive | None
-    """rows to take from the source's beginning; null: all"""
+    """rows to take from the source's beginning, no more than these are read; null: all"""
+
+    @model_validator(mode="after")
+    def _templates(self) -> "Rows":
+        if faults := column_faults(self.columns or {}):
+            raise ValueError("; ".join(faults))
+        return self
 
 
 class GeneratedRows(Rows):
@@ -47,8 +55,12 @@ class GeneratedRows(Rows):
 class FileRows(Rows):
     source: Literal["file"]
     path: Text
-    """.jsonl, .json, .csv or .parquet; a relative path counts from the project's root"""
-    sha256: str | None
+    """a file, a folder, a glob, or an address that fsspec knows (https://, s3://, hf://, …); what it names is one of
+    .jsonl, .json, .csv, .tsv, .parquet, .arrow, also packed (.gz, .bz2, .xz, .zst); a relative path counts from the
+    project's root"""
+    sha256: Checksum | None
+    """what is read must have it. Composition writes that of a local file, folder or glob, so that a changed file is a
+    changed parameter; of an address it is checked if you give it (all is read for that, whatever the limit)"""
 
 
 class HubRows(Rows):

@@ -5,8 +5,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline import rows, weights
+from pipeline.detect import resolve
 from pipeline.errors import PipelineError
 from pipeline.params import Data, FileRows, FolderModel, GeneratedRows, Model, ScratchModel
+from pipeline.streams import is_remote
 
 
 def source_faults(values: dict[str, Any]) -> list[str]:
@@ -26,7 +28,10 @@ def source_faults(values: dict[str, Any]) -> list[str]:
 
 def _look_at(source: Any, values: dict[str, Any]) -> list[str]:
     if isinstance(source, FileRows):
-        rows.require_columns(rows.peek(source.path), source.columns)
+        if is_remote(source.path):
+            rows.require_known_address(source.path)
+        else:
+            resolve(rows.peek(source.path), source.columns)
     elif isinstance(source, GeneratedRows):
         rows.require_file(source.path)
     elif isinstance(source, FolderModel):

@@ -1,57 +1,44 @@
-"""Rows of a dataset, as their source has them: a file, the Hugging Face hub, or the generator of dialogues."""
+"""Rows of a dataset, as their source has them: files, the Hugging Face hub, or the generator of dialogues."""
 
-import csv
-import json
+import hashlib
+import logging
 import os
-import sys
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pipeline.detect import Taken, resolve
 from pipeline.errors import DataError
-from pipeline.files import local_path, read_jsonl, sha256, utf8
+from pipeline.files import local_files, local_path, sha256_of
 from pipeline.params import FileRows, GeneratedRows, HubRows
-from pipeline.tasks import mapped_task, task_of
+from pipeline.streams import KINDS, PACKED, Place, Watched, is_remote, opened, unreadable
+from pipeline.tables import Types, read_tables, together
+from pipeline.tasks import listed
 
-ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+log = logging.getLogger(__name__)
 
 
 class Source(NamedTuple):
     table: pa.Table
-    revision: str  # the hub's commit, or the SHA-256 of a local source
+    revision: str  # the hub's commit, or the SHA-256 of what was read
+    taken: Taken
 
 
 def load(source: FileRows | GeneratedRows | HubRows) -> Source:
-    """The source's rows, columns as they are; DataError if it lacks the columns that the parameters map."""
+    """The source's rows, columns as they are; DataError if they do not hold what the parameters map."""
     if isinstance(source, HubRows):
-        loaded = _from_hub(source)
+        table, revision = _from_hub(source)
     elif isinstance(source, GeneratedRows):
-        loaded = _generated(source)
+        table, revision = _generated(source)
     else:
-        loaded = _from_file(source)
-    table = loaded.table.slice(0, source.limit)
+        table, revision = _from_files(source)
+    table = table.slice(0, source.limit)
     if len(set(table.column_names)) < table.num_columns:
-        raise DataError(f"columns with the same name: {', '.join(table.column_names)}; expected each name once")
+        raise DataError(f"columns with the same name: {listed(table.column_names)}; expected each name once")
     if table.num_rows == 0:
         raise DataError("data: the source has no rows; expected at least one")
-    require_columns(table.column_names, source.columns)
-    return Source(table, loaded.revision)
-
-
-def require_columns(there: list[str], columns: Mapping[str, str] | None) -> None:
-    """Raise DataError unless the source's columns, mapped, make up a task that the pipeline knows."""
-    if columns is None:
-        task_of(there)
-        return
-    missing = [column for column in columns.values() if column not in there]
-    if missing:
-        raise DataError(f"no column {', '.join(missing)}, which data.columns names; columns there: {', '.join(there)}")
-    mapped_task(columns)
+    return Source(table, revision, resolve(table.column_names, source.columns))
 
 
 def require_file(path: str) -> Path:
@@ -64,141 +51,161 @@ def require_file(path: str) -> Path:
     return local
 
 
-def _require_unchanged(path: str, expected: str | None) -> str:
-    """The file's SHA-256; DataError if the parameters have another one."""
-    found = sha256(require_file(path))
+def _require_checksum(path: str, found: str, expected: str | None) -> str:
     if expected not in (None, found):
         raise DataError(
-            f"{path} has changed since params.yaml was composed (SHA-256 {found[:12]}…, expected {expected[:12]}…).\n"
-            "Compose anew, so that the change counts: make params"
+            f"{path} has changed since params.yaml was composed, or is not what data.sha256 asks for "
+            f"(SHA-256 {found[:12]}…, expected {expected[:12]}…).\n"
+            "Compose anew, so that the change counts: make params. Correct data.sha256 if you gave it yourself"
         )
     return found
 
 
-def _from_file(source: FileRows) -> Source:
-    checksum = _require_unchanged(source.path, source.sha256)
-    return Source(read_table(local_path(source.path)), checksum)
-
-
-def _generated(source: GeneratedRows) -> Source:
+def _generated(source: GeneratedRows) -> tuple[pa.Table, str]:
     from pipeline.dialogues import generate, read_knowledge
 
-    checksum = _require_unchanged(source.path, source.sha256)
-    dialogues = generate(read_knowledge(local_path(source.path)), source.rows, source.seed)
-    return Source(pa.Table.from_pylist(dialogues), checksum)
+    path = require_file(source.path)
+    checksum = _require_checksum(source.path, sha256_of(source.path), source.sha256)
+    return pa.Table.from_pylist(generate(read_knowledge(path), source.rows, source.seed)), checksum
+
+
+def _from_files(source: FileRows) -> tuple[pa.Table, str]:
+    if is_remote(source.path):
+        table, watched = read(_remote_places(source.path), source.limit, whole=source.sha256 is not None)
+        return table, _require_checksum(source.path, _revision(watched), source.sha256)
+    places = local_places(source.path)
+    checksum = _require_checksum(source.path, sha256_of(source.path), source.sha256)
+    return read(places, source.limit)[0], checksum
 
 
 def peek(path: str) -> list[str]:
-    """The columns of a file, from its beginning alone; DataError if it is not what its ending says."""
-    table = read_table(require_file(path), rows=100)
+    """The columns of local files, from the beginning of the first; DataError if it is not what its ending says."""
+    table, _ = read(local_places(path)[:1], limit=100)
     if table.num_rows == 0:
         raise DataError(f"{path} has no rows; expected at least one")
     return table.column_names
 
 
-def read_table(path: Path, rows: int | None = None) -> pa.Table:
-    """The rows of a .jsonl, .json, .csv or .parquet file, or the first `rows` of them.
+def require_known_address(path: str) -> None:
+    """Raise DataError if no package is there that opens such addresses, or the ending tells no format."""
+    import fsspec
 
-    DataError if the file is not what its ending says, or if a column mixes types.
+    try:
+        fsspec.get_filesystem_class(path.partition("://")[0].rpartition("::")[2])
+    except (ValueError, ImportError) as error:
+        raise unreadable(path, error) from None
+    if not path.endswith("/"):
+        _require_kind(Place(path, path))
+
+
+def local_places(path: str) -> list[Place]:
+    """The data files of a path: a file, those in a folder and below it, or those that a glob matches; of one kind."""
+    base, found = local_files(path)
+    local = local_path(path)
+    if local.is_file():
+        return _one_kind([Place(path, str(local))], path)
+    if not found and not local.is_dir():
+        glob = base != local
+        raise DataError(f"data: no file matches {path}" if glob else f"no such file: {path}")
+    prefix = path.rstrip("/") if local.is_dir() else str(base)
+    return _data_files([Place(f"{prefix}/{file.relative_to(base).as_posix()}", str(file)) for file in found], path)
+
+
+def _remote_places(path: str) -> list[Place]:
+    import fsspec
+
+    if path.startswith(("http://", "https://")):  # which know neither folders nor globs; ? begins a query
+        return _one_kind([Place(path, path)], path)
+    try:
+        system, inside = fsspec.url_to_fs(path)
+        if any(sign in inside for sign in "*?["):
+            found = sorted(system.glob(inside))
+        elif system.isdir(inside):
+            found = sorted(system.find(inside))
+        else:
+            return _one_kind([Place(path, path)], path)
+    except Exception as error:  # fsspec's file systems each have faults of their own
+        raise unreadable(path, error) from None
+    if not found:
+        raise DataError(f"data: no file matches {path}")
+    return _data_files([Place(name, name) for name in map(system.unstrip_protocol, found)], path)
+
+
+def _data_files(places: list[Place], path: str) -> list[Place]:
+    known = [place for place in places if place.kind]
+    if not known:
+        raise DataError(f"{path} has no data files; expected some that end in {_endings()}")
+    if left := [place.name for place in places if not place.kind]:
+        log.info(f"Left out, since they end in none of {_endings()}: {listed(left)}")
+    return _one_kind(known, path)
+
+
+def _one_kind(places: list[Place], path: str) -> list[Place]:
+    if len(kinds := {_require_kind(place) for place in places}) > 1:
+        raise DataError(
+            f"{path} has files of {len(kinds)} kinds ({', '.join(sorted(kinds))}); expected one kind: name it, as in "
+            f"data.path={path.rstrip('/')}/*{min(kinds)}"
+        )
+    return places
+
+
+def _require_kind(place: Place) -> str:
+    if (kind := place.kind) is None:
+        ending = Path(place.name.partition("?")[0]).suffix
+        raise DataError(f"{place.name}: unknown ending {ending or '(none)'}; expected one of {_endings()}")
+    return kind
+
+
+def _endings() -> str:
+    return f"{', '.join(KINDS)} (also packed: {', '.join(PACKED)})"
+
+
+def read(places: list[Place], limit: int | None = None, whole: bool = False) -> tuple[pa.Table, list[Watched]]:
+    """The (first `limit`) rows of all files, and what was read of the remote ones.
+
+    `whole`: files are read to their ends, for the checksum, whatever the limit. DataError if a file is not what its
+    ending says, if columns differ from file to file, or a column mixes types.
     """
-    readers = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: unknown ending {path.suffix or '(none)'}; expected one of {', '.join(ENDINGS)}")
-    try:
-        return reader(path, rows)
-    except UnicodeDecodeError:
-        _require_utf8(path)
-        raise
-    except (pa.ArrowException, OSError) as error:  # Arrow calls a damaged file an OSError, too
-        raise DataError(f"{path}: not a table that {path.suffix} holds: {error}; write the file anew") from None
+    types: Types = {}
+    tables: list[pa.Table] = []
+    seen: list[Watched] = []
+    columns: set[str] = set()
+    left = limit
+    for place in places:
+        if left == 0 and not whole:
+            break
+        with opened(place, whole or limit is None) as (stream, watched):
+            part = list(read_tables(stream, place.name, left, types))
+            if watched:
+                seen.append(watched)
+                _finish(watched, whole or limit is None)
+        tables += part
+        left = None if left is None else left - sum(table.num_rows for table in part)
+        here = {name for table in part for name in table.column_names}
+        columns = columns or here
+        if here and here != columns:
+            raise DataError(
+                f"{place.name} has other columns than the files before it: {listed(sorted(here ^ columns))} "
+                "not in both; expected the same in all"
+            )
+    return together(tables), seen
 
 
-def _require_utf8(path: Path) -> None:
-    """Raise DataError that names the first line that is not UTF-8."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            utf8(line, f"{path}, line {number}")
+def _finish(watched: Watched, whole: bool) -> None:
+    """Read what a reader did not need, if the checksum of all is wanted."""
+    while whole and not watched.whole and watched.read(1 << 20):
+        pass
 
 
-def _read_jsonl(path: Path, rows: int | None) -> pa.Table:
-    return _from_objects(read_jsonl(path, limit=rows), path)
+def _revision(seen: list[Watched]) -> str:
+    """The SHA-256 of a remote file; of several, that of theirs, a line each; with a limit, that of what was read."""
+    digests = [watched.digest.hexdigest() for watched in seen]
+    digest = digests[0] if len(seen) == 1 else hashlib.sha256("".join(f"{d}\n" for d in digests).encode()).hexdigest()
+    read_of_it = sum(watched.size for watched in seen)
+    return digest if all(watched.whole for watched in seen) else f"{digest} of the {read_of_it} bytes that were read"
 
 
-def _read_json(path: Path, rows: int | None) -> pa.Table:
-    try:
-        objects = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg}, column {error.colno})") from None
-    if not isinstance(objects, list) or not all(isinstance(each, dict) for each in objects):
-        raise DataError(f"{path}: expected a JSON list of objects; for one object a line, name it .jsonl")
-    return _from_objects(objects[:rows], path)
-
-
-def _from_objects(objects: list[dict[str, Any]], path: Path) -> pa.Table:
-    names = list(dict.fromkeys(name for each in objects for name in each))
-    return pa.table({name: _column(name, [each.get(name) for each in objects], path) for name in names})
-
-
-def _column(name: str, values: list[Any], path: Path) -> pa.Array:
-    """One type a column; DataError names the first row whose value does not go with those before it."""
-    if (error := _fault_of(values)) is None:
-        return pa.array(values)
-    number = bisect_left(range(len(values)), True, key=lambda row: _fault_of(values[: row + 1]) is not None) + 1
-    raise DataError(
-        f"{path}, row {number}: column {name} holds {_shown(values[number - 1])}, which does not go with the rows before it "
-        f"or into no table ({error}); expected one type a column, text in UTF-8"
-    )
-
-
-def _fault_of(values: list[Any]) -> Exception | None:
-    try:
-        pa.array(values)
-    except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
-        return error
-    return None
-
-
-def _shown(value: Any) -> str:
-    text = ascii(value)
-    return f"a {type(value).__name__}, {text if len(text) <= 60 else text[:57] + '...'}"
-
-
-def _read_csv(path: Path, rows: int | None) -> pa.Table:
-    """Every cell as the text it is: libraries that guess types take "NA", "1e5" and "007" for something else."""
-    csv.field_size_limit(sys.maxsize)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            names = next((row for row in reader if row), [])
-            cells = list(islice(_whole_rows(reader, len(names), path), rows))
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
-    if not names:
-        raise DataError(f"{path} is empty; expected a first line with the names of the columns")
-    if doubled := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise DataError(f"{path}: more than one column is called {', '.join(doubled)}")
-    columns = zip(*cells, strict=True) if cells else [[]] * len(names)
-    return pa.table({name: pa.array(column, pa.string()) for name, column in zip(names, columns, strict=True)})
-
-
-def _whole_rows(reader: Any, width: int, path: Path) -> Iterator[list[str]]:
-    for row in reader:
-        if row and len(row) != width:
-            raise DataError(f"{path}, line {reader.line_num}: {len(row)} cells; expected {width}, as in the first line")
-        if row:
-            yield row
-
-
-def _read_parquet(path: Path, rows: int | None) -> pa.Table:
-    file = pq.ParquetFile(path)
-    if rows is None:
-        return file.read().replace_schema_metadata(None)
-    batches = list(islice(file.iter_batches(batch_size=rows), 1))
-    return pa.Table.from_batches(batches, schema=file.schema_arrow)
-
-
-def _from_hub(source: HubRows) -> Source:
+def _from_hub(source: HubRows) -> tuple[pa.Table, str]:
     """A split of a dataset on the hub, read from the snapshot of one commit: offline too, once it was there."""
     import datasets
 
@@ -212,4 +219,4 @@ def _from_hub(source: HubRows) -> Source:
         raise DataError(
             f"data.name: {source.name} at {folder.name} has no readable split {source.split}: {error}"
         ) from None
-    return Source(split.data.table.replace_schema_metadata(None).combine_chunks(), folder.name)
+    return split.data.table.replace_schema_metadata(None).combine_chunks(), folder.name

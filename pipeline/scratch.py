@@ -21,8 +21,8 @@ def build(model: ScratchModel, folder: Path) -> None:
     """
     quiet_transformers()
     data: Rows = TypeAdapter(Data).validate_python(model.data)
-    table = load(data).table
-    tokenizer = train_tokenizer(texts_of(table, data.columns), model.vocabulary, model.positions)
+    source = load(data)
+    tokenizer = train_tokenizer(texts_of(source.table, source.taken.sources()), model.vocabulary, model.positions)
     tokenizer.save_pretrained(folder)
     shape = {"layers": model.layers, "hidden_size": model.hidden_size, "heads": model.heads}
     new_model(tokenizer, **shape, positions=model.positions, seed=model.seed).save_pretrained(folder)
@@ -48,9 +48,9 @@ def new_model(tokenizer: Any, *, layers: int, hidden_size: int, heads: int, posi
     return GPTNeoXForCausalLM(config)
 
 
-def texts_of(table: pa.Table, columns: dict[str, str] | None) -> Iterator[str]:
-    """The texts of the columns that the task uses, chat messages flattened."""
-    for name in columns.values() if columns else table.column_names:
+def texts_of(table: pa.Table, columns: list[str]) -> Iterator[str]:
+    """The texts of the columns, chat messages flattened."""
+    for name in columns:
         for value in table.column(name).to_pylist():
             yield from _strings(value)
 

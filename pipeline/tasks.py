@@ -37,7 +37,17 @@ TASKS = (
     Task("input/output", ("input", "output"), answer="output", question="input"),
     Task("text", ("text",), answer="text"),
 )
+SHOWN = 30  # names in a message
 ROLES = ("system", "user", "assistant")
+
+
+def listed(names: Iterable[str]) -> str:
+    """
+    >>> listed(["Question", "", "a\\nb"])
+    "Question, '', 'a\\\\nb'"
+    """
+    shown = [name if name.isprintable() and name.strip() else ascii(name) for name in names]
+    return ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN:,} more" if len(shown) > SHOWN else "")
 
 
 def task_of(columns: Iterable[str]) -> Task:
@@ -46,9 +56,13 @@ def task_of(columns: Iterable[str]) -> Task:
     for task in TASKS:
         if set(task.required) <= set(there):
             return task
+    raise no_task(there)
+
+
+def no_task(there: list[str]) -> DataError:
     known = "; ".join(" + ".join(task.columns) for task in TASKS)
-    raise DataError(
-        f"No known task has the columns {', '.join(there) or '(none)'}.\n"
+    return DataError(
+        f"No known task has the columns {listed(there) or '(none)'}.\n"
         f"Known tasks: {known}.\n"
         "Map the source's columns onto one of them, for example: "
         "data.columns={question: Description, answer: Doctor}"
@@ -63,7 +77,7 @@ def mapped_task(columns: Iterable[str]) -> Task:
             return task
     known = "; ".join(" + ".join(task.columns) for task in TASKS)
     raise DataError(
-        f"data.columns maps {', '.join(names and sorted(names)) or '(nothing)'}, which is no known task. "
+        f"data.columns maps {listed(sorted(names)) or '(nothing)'}, which is no known task. "
         f"Expected just the columns of one: {known}"
     )
 

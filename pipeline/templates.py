@@ -1,5 +1,6 @@
-"""The prompt template, which training and evaluation share: question → prompt, answer → completion."""
+"""Templates: of the prompt, which training and evaluation share, and of texts that are made of several columns."""
 
+from collections.abc import Mapping
 from string import Formatter
 
 from pipeline.tasks import Turn
@@ -20,6 +21,36 @@ def _faults(name: str, template: str, field: str) -> list[str]:
         if parsed == [(field, "", None)]
         else [f"{name} {template!r} must hold {{{field}}} once and no other placeholder"]
     )
+
+
+def pieces(template: str) -> list[tuple[str, str | None]]:
+    """Literal texts, each with the placeholder that follows it; ValueError if the braces do not match.
+
+    >>> pieces("Q: {Title} ({Body})")
+    [('Q: ', 'Title'), (' (', 'Body'), (')', None)]
+    """
+    found = []
+    for literal, name, form, conversion in Formatter().parse(template):
+        if name == "" or form or conversion:
+            raise ValueError(f"a placeholder holds the name of a column alone, not {name + (form or '')!r}")
+        found.append((literal, name))
+    return found
+
+
+def column_faults(columns: Mapping[str, str]) -> list[str]:
+    """What keeps values of data.columns that hold braces from being templates of the source's columns."""
+    faults = []
+    for name, value in columns.items():
+        try:
+            has_column = any(field is not None for _, field in pieces(value))
+        except ValueError as error:
+            faults.append(
+                f"columns.{name}: {value!r} is not a template: {error}; write {{{{ and }}}} for literal braces"
+            )
+        else:
+            if ("{" in value or "}" in value) and not has_column:
+                faults.append(f"columns.{name}: {value!r} names no column; expected some, such as {{Title}}")
+    return faults
 
 
 def render(turns: list[Turn], prompt: str, completion: str) -> str:

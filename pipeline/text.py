@@ -7,6 +7,17 @@ INVISIBLE = re.compile("[\u200b\u2060\ufeff\x00]")  # zero-width space, word joi
 WORD = re.compile(r"\w+")
 
 
+def cell_text(value: str | float | None) -> str:
+    """A cell as text: none and NaN are empty, 3.0 (an integer in a column with gaps) is 3.
+
+    >>> cell_text(None), cell_text(3.0), cell_text("a")
+    ('', '3', 'a')
+    """
+    if value is None or value != value:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 def collapse(text: str) -> str:
     r"""Every run of whitespace, no-break spaces included, to one space; none at the ends.
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.errors import DataError
 from pipeline.params import FileRows
-from pipeline.rows import load, peek, read_table, require_columns
+from pipeline.rows import load, local_places, peek, read
 
 CHAT = [
     {"messages": [{"role": "user", "content": "Is it flu?"}, {"role": "assistant", "content": "Rest."}]},
@@ -27,6 +27,10 @@ def written(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
         return path
 
     return write
+
+
+def read_table(path: Path, rows: int | None = None) -> pa.Table:
+    return read(local_places(str(path)), rows)[0]
 
 
 def source(path: Path, **values: Any) -> FileRows:
@@ -109,7 +113,10 @@ def test_parquet_keeps_types_and_loses_schema_metadata(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         pytest.param(
-            "rows.txt", "a", "unknown ending .txt; expected one of .jsonl, .json, .csv, .parquet", id="ending"
+            "rows.txt",
+            "a",
+            "unknown ending .txt; expected one of .jsonl, .json, .csv, .tsv, .parquet, .arrow (also packed: .gz, .bz2, .xz, .zst)",
+            id="ending",
         ),
         pytest.param("rows", "a", "unknown ending (none)", id="no ending"),
         pytest.param("rows.csv", "", "rows.csv is empty; expected a first line with the names", id="empty csv"),
@@ -173,44 +180,18 @@ def test_mixed_types_are_blamed_on_the_column_that_mixes_them_not_on_whole_and_b
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nothing.csv", "no such file: .*nothing.csv"), (".", "is a folder; expected a file")],
-    ids=["missing", "folder"],
+    [
+        ("nothing.csv", "no such file: .*nothing.csv"),
+        (".", "has no data files; expected some that end in .jsonl"),
+        ("*.csv", r"no file matches .*\*.csv"),
+    ],
+    ids=["missing", "empty folder", "glob"],
 )
 def test_path_without_a_file_is_refused(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         load(source(tmp_path / name))
     with pytest.raises(DataError, match=message):
         peek(str(tmp_path / name))
-
-
-def test_mapped_column_that_lacks_is_named_with_those_there() -> None:
-    message = "no column Doctor, Patient, which data.columns names; columns there: Question, Answer"
-    with pytest.raises(DataError, match=message):
-        require_columns(["Question", "Answer"], {"answer": "Doctor", "question": "Patient"})
-
-
-UNKNOWN = {
-    "unmapped": (None, "No known task has the columns a, b"),
-    "mapped": ({"q": "a", "r": "b"}, "data.columns maps q, r, which is no known task"),
-    "misspelt optional": (
-        {"instruction": "a", "inptu": "b", "output": "b"},
-        "data.columns maps inptu, instruction, output",
-    ),
-    "two tasks": ({"question": "a", "answer": "b", "instruction": "a", "response": "b"}, "which is no known task"),
-    "empty": ({}, "data.columns maps (nothing)"),
-}
-
-
-@pytest.mark.parametrize(("columns", "message"), UNKNOWN.values(), ids=UNKNOWN)
-def test_columns_of_no_task_are_refused(columns: dict[str, str] | None, message: str) -> None:
-    with pytest.raises(DataError) as error:
-        require_columns(["a", "b"], columns)
-    assert message in str(error.value)
-
-
-def test_columns_of_a_task_pass() -> None:
-    require_columns(["Question", "Answer", "more"], {"question": "Question", "answer": "Answer"})
-    require_columns(["id", "instruction", "output"], None)
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.json", "rows.parquet"])
