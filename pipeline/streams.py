@@ -81,15 +81,21 @@ class Watched(io.RawIOBase):
         return self.file.tell()
 
     def readinto(self, buffer: Any) -> int:
-        try:
-            block = self.file.read(len(buffer))
-        except Exception as error:  # fsspec's file systems each have faults of their own
-            raise unreadable(self.name, error) from None
-        self.digest.update(block)
-        self.size += len(block)
-        self.whole = self.whole or (not block and not self.jumped)
-        buffer[: len(block)] = block
-        return len(block)
+        """Fills the buffer: what is read, and so its checksum, must not depend on how fast the network is."""
+        filled = 0
+        while filled < len(buffer):
+            try:
+                block = self.file.read(len(buffer) - filled)
+            except Exception as error:  # fsspec's file systems each have faults of their own
+                raise unreadable(self.name, error) from None
+            if not block:
+                self.whole = not self.jumped
+                break
+            buffer[filled : filled + len(block)] = block
+            filled += len(block)
+        self.digest.update(buffer[:filled])
+        self.size += filled
+        return filled
 
     def close(self) -> None:
         if not self.closed:
@@ -129,8 +135,10 @@ def _remote(place: Place, streamed: bool, whole: bool) -> Any:
 
 
 def unreadable(name: str, error: Exception) -> DataError:
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"no such file: {name}")
+    if isinstance(error, FileNotFoundError):  # what fsspec calls a server that does not answer, too
+        if getattr(error.__cause__, "status", 404) == 404 and not isinstance(error.__cause__, OSError):
+            return DataError(f"no such file: {name}")
+        error = error.__cause__  # type: ignore[assignment]
     if isinstance(error, ImportError):
         return DataError(f"{name}: its kind of address needs another package: {error}")
     return DataError(

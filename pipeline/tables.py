@@ -104,22 +104,30 @@ def _from_objects(
 
 def _column(key: str, values: list[Any], name: str, first: int, types: Types) -> pa.Array:
     """One type a column; DataError names the first row whose value does not go with those before it."""
-    if (error := _fault_of(key, values, types)) is None:
-        return pa.array(values)
-    at = bisect_left(range(len(values)), True, key=lambda row: _fault_of(key, values[: row + 1], types) is not None)
+    try:
+        return _fitting(key, values, types)
+    except UNFIT as error:
+        fault = error
+    at = bisect_left(range(len(values)), True, key=lambda row: _is_unfit(key, values[: row + 1], types))
     raise DataError(
         f"{name}, row {first + at + 1}: column {ascii(key)[1:-1]} holds {_shown(values[at])}, which does not go with the "
-        f"rows before it or into no table ({error}); expected one type a column, text in UTF-8"
+        f"rows before it or into no table ({fault}); expected one type a column, text in UTF-8"
     )
 
 
-def _fault_of(key: str, values: list[Any], types: Types) -> Exception | None:
+def _fitting(key: str, values: list[Any], types: Types) -> pa.Array:
+    key.encode()  # a column's name is text, too
+    array = pa.array(values)
+    _merged(types.get(key), array.type)
+    return array
+
+
+def _is_unfit(key: str, values: list[Any], types: Types) -> bool:
     try:
-        key.encode()
-        _merged(types.get(key), pa.array(values).type)
-    except UNFIT as error:
-        return error
-    return None
+        _fitting(key, values, types)
+    except UNFIT:
+        return True
+    return False
 
 
 def _merged(one: pa.DataType | None, other: pa.DataType) -> pa.DataType:
@@ -177,8 +185,9 @@ def _cells(reader: Any, name: str) -> Iterator[tuple[int, list[str]]]:
 def _parquet(stream: Any, name: str, limit: int | None, types: Types) -> Iterator[pa.Table]:
     file = pq.ParquetFile(stream)
     yield file.schema_arrow.empty_table()
-    for batch in file.iter_batches(batch_size=min(1024, limit or 1024)):
-        yield pa.Table.from_batches([batch])
+    for group in range(file.num_row_groups):  # one by one: of all together Arrow would fetch all at once
+        for batch in file.iter_batches(batch_size=min(1024, limit or 1024), row_groups=[group]):
+            yield pa.Table.from_batches([batch])
 
 
 def _arrow(stream: Any, name: str, limit: int | None, types: Types) -> Iterator[pa.Table]:

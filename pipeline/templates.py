@@ -32,7 +32,9 @@ def pieces(template: str) -> list[tuple[str, str | None]]:
     found = []
     for literal, name, form, conversion in Formatter().parse(template):
         if name == "" or form or conversion:
-            raise ValueError(f"a placeholder holds the name of a column alone, not {name + (form or '')!r}")
+            raise ValueError(
+                f"a placeholder holds the name of a column alone, not {name + ':' * bool(form) + (form or '')!r}"
+            )
         found.append((literal, name))
     return found
 

@@ -105,15 +105,16 @@ def test_every_reason_is_counted_and_the_counts_add_up() -> None:
         chat(("user", " Flu?"), ("assistant", "Rest. ")),
         chat(("user", "Flu?"), ("assistant", "Sleep.")),
         chat(("user", "Flu?"), ("assistant", "Rest.")),
+        chat(("user", "Flu?"), ("bot", "Rest.")),
     ]
     table = pa.Table.from_pylist(rows)
     records, dropped = clean(table, None, OPTIONS)
     metrics = metrics_of(table, records, dropped)
     assert [row["id"] for row in records] == [0, 5]
     assert metrics == {
-        "rows_in": 7,
+        "rows_in": 8,
         "rows_kept": 2,
-        "dropped": {"empty": 1, "no_answer": 1, "boilerplate": 1, "duplicate": 2},
+        "dropped": {"malformed": 1, "empty": 1, "no_answer": 1, "boilerplate": 1, "duplicate": 2},
     }
     assert metrics["rows_in"] == metrics["rows_kept"] + sum(metrics["dropped"].values())
 
@@ -230,29 +231,95 @@ def test_chat_keeps_turns_and_line_breaks() -> None:
     ]
 
 
+def test_list_in_a_cell_of_text_is_a_data_error() -> None:
+    with pytest.raises(DataError, match="row 0, question: a list; expected text"):
+        clean(pa.table({"question": [["x"]], "answer": ["y"]}), None, OPTIONS)
+
+
+PARTS = [{"role": role, "content": [{"type": "text", "text": "x"}]} for role in ("user", "assistant")]
+
+
 @pytest.mark.parametrize(
-    ("table", "message"),
+    "messages",
     [
-        (
-            pa.Table.from_pylist([chat(("user", "x")), chat(("bot", "y"))]),
-            "row 1, messages: unknown role bot; expected",
-        ),
-        (pa.Table.from_pylist([chat((None, "x"))]), "row 0, messages: unknown role None"),
-        (pa.table({"messages": [[{"content": "x"}]]}), "row 0, messages: expected a list of objects with role and"),
-        (pa.table({"messages": ["x"]}), "row 0, messages: expected a list of objects"),
-        (pa.table({"question": [["x"]], "answer": ["y"]}), "row 0, question: a list; expected text"),
+        [{"role": "user", "content": "x"}, {"role": "bot", "content": "y"}],
+        [{"role": None, "content": "x"}],
+        [{"content": "x"}],
+        [{"from": "human", "value": "x"}, {"from": "function_call", "value": "y"}],
+        [{"from": "gpt", "value": 3}],
+        "x",
+        7,
+        ["x"],
+        PARTS,
     ],
-    ids=["unknown role", "no role", "no role at all", "messages as text", "list in a cell"],
+    ids=[
+        "unknown role",
+        "no role",
+        "no role at all",
+        "unknown sender",
+        "number",
+        "text",
+        "a number",
+        "list of texts",
+        "parts",
+    ],
 )
-def test_value_of_the_wrong_kind_is_a_data_error(table: pa.Table, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        clean(table, None, OPTIONS)
+def test_chat_of_no_known_form_is_dropped_and_counted(messages: Any) -> None:
+    assert clean(pa.table({"messages": [messages]}), None, OPTIONS) == ([], [{"id": 0, "reason": "malformed"}])
 
 
-def test_chat_content_in_parts_is_refused_and_not_turned_into_its_python_repr() -> None:
-    parts = [{"role": role, "content": [{"type": "text", "text": "x"}]} for role in ("user", "assistant")]
-    with pytest.raises(DataError, match="row 0, messages"):
-        cleaned([{"messages": parts}])
+def test_one_malformed_chat_leaves_the_others() -> None:
+    rows = [chat(("user", "a"), ("tool", "b")), chat(("user", "c"), ("assistant", "d"))]
+    assert cleaned(rows) == ([{"id": 1, **rows[1]}], [{"id": 0, "reason": "malformed"}])
+
+
+SHAREGPT = [
+    {"from": "system", "value": "Be brief."},
+    {"from": "human", "value": "Is it flu?"},
+    {"from": "gpt", "value": "Fever?"},
+    {"from": "human", "value": "Yes."},
+    {"from": "gpt", "value": "Rest."},
+]
+TURNS = chat(
+    ("system", "Be brief."), ("user", "Is it flu?"), ("assistant", "Fever?"), ("user", "Yes."), ("assistant", "Rest.")
+)
+
+
+@pytest.mark.parametrize("columns", [None, {"messages": "conversations"}], ids=["detected", "mapped"])
+def test_sharegpt_turns_become_messages(columns: dict[str, str] | None) -> None:
+    assert cleaned([{"id": "x1", "conversations": SHAREGPT}], columns)[0] == [{"id": 0, **TURNS}]
+
+
+def test_openai_and_sharegpt_rows_may_stand_in_one_column() -> None:
+    keys = {"role": None, "content": None, "from": None, "value": None}
+    mixed = [
+        [{**keys, **turn} for turn in row] for row in (SHAREGPT, chat(("user", "a"), ("assistant", "b"))["messages"])
+    ]
+    assert cleaned([{"messages": turns} for turns in mixed])[0] == [
+        {"id": 0, **TURNS},
+        {"id": 1, **chat(("user", "a"), ("assistant", "b"))},
+    ]
+
+
+def test_template_joins_columns_and_is_empty_where_all_of_them_are() -> None:
+    rows = [
+        {"Description": "Q. Flu?", "Patient": "Since  Monday.", "age": 7.0, "Doctor": "Rest."},
+        {"Description": None, "Patient": "I cough.", "age": None, "Doctor": "Drink."},
+        {"Description": "", "Patient": None, "age": None, "Doctor": "Sleep."},
+    ]
+    mapping = {"prompt": "{Description}\n\n{Patient} ({{age}} {age})", "completion": "Doctor"}
+    assert cleaned(rows, mapping) == (
+        [
+            {"id": 0, "prompt": "Flu?\n\nSince Monday. ({age} 7)", "completion": "Rest."},
+            {"id": 1, "prompt": "I cough. ({age} )", "completion": "Drink."},
+        ],
+        [{"id": 2, "reason": "empty"}],
+    )
+
+
+def test_template_over_what_is_no_text_is_a_data_error() -> None:
+    with pytest.raises(DataError, match="row 0, b: a list; expected text"):
+        cleaned([{"a": "x", "b": ["y"]}], {"text": "{a} {b}"})
 
 
 @pytest.mark.parametrize("given", [{}, {"input": ""}, {"input": None}], ids=["absent", "empty", "null"])
