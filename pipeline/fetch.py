@@ -41,17 +41,17 @@ MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 def fetch_data(source: FileRows | GeneratedRows | HubRows) -> dict[str, Any]:
     """Write the source's rows, columns as they are, to data/raw; return the metrics."""
     loaded = rows.load(source)
-    log.info(f"Columns: {loaded.taken.told()}{_left_out(loaded)}")
+    table = _storable(loaded)
     with whole(RAW) as folder:
         folder.mkdir()
         try:
-            pq.write_table(loaded.table, folder / "rows.parquet", compression="zstd", row_group_size=1 << 16)
+            pq.write_table(table, folder / "rows.parquet", compression="zstd", row_group_size=1 << 16)
         except pa.ArrowException as error:
             raise DataError(f"the source's columns do not fit into Parquet: {error}") from None
         checksum, size = sha256(folder / "rows.parquet"), (folder / "rows.parquet").stat().st_size
     return {
-        "rows": loaded.table.num_rows,
-        "columns": loaded.table.num_columns,
+        "rows": table.num_rows,
+        "columns": table.num_columns,
         "bytes": size,
         "source": source.source,
         "name": name_of(source),
@@ -60,10 +60,21 @@ def fetch_data(source: FileRows | GeneratedRows | HubRows) -> dict[str, Any]:
     }
 
 
-def _left_out(loaded: rows.Source) -> str:
+def _storable(loaded: rows.Source) -> pa.Table:
+    """The table without those columns that Parquet cannot hold, if the task needs them not; what is taken is told."""
     used = loaded.taken.sources()
-    left = [name for name in loaded.table.column_names if name not in used]
-    return f"; not used: {listed(left)}" if left else ""
+    unused = [name for name in loaded.table.column_names if name not in used]
+    log.info(f"Columns: {loaded.taken.told()}{f'; not used: {listed(unused)}' if unused else ''}")
+    hollow = [name for name in unused if _is_hollow(loaded.table.schema.field(name).type)]
+    if hollow:
+        log.info(f"Left out, since they hold objects without keys: {listed(hollow)}")
+    return loaded.table.drop_columns(hollow)
+
+
+def _is_hollow(kind: pa.DataType) -> bool:
+    """Whether values of the type hold objects that never have a key, which Parquet has no form for."""
+    inside = [kind.field(number).type for number in range(kind.num_fields)]
+    return (pa.types.is_struct(kind) and not inside) or any(_is_hollow(each) for each in inside)
 
 
 def fetch_model(model: HubModel | FolderModel | ScratchModel) -> dict[str, Any]:
