@@ -41,7 +41,8 @@ MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 def fetch_data(source: FileRows | GeneratedRows | HubRows) -> dict[str, Any]:
     """Write the source's rows, columns as they are, to data/raw; return the metrics."""
     loaded = rows.load(source)
-    table = _storable(loaded)
+    log.info(_told(loaded))
+    table = _storable(loaded.table)
     with whole(RAW) as folder:
         folder.mkdir()
         try:
@@ -60,21 +61,33 @@ def fetch_data(source: FileRows | GeneratedRows | HubRows) -> dict[str, Any]:
     }
 
 
-def _storable(loaded: rows.Source) -> pa.Table:
-    """The table without those columns that Parquet cannot hold, if the task needs them not; what is taken is told."""
+def _told(loaded: rows.Source) -> str:
     used = loaded.taken.sources()
     unused = [name for name in loaded.table.column_names if name not in used]
-    log.info(f"Columns: {loaded.taken.told()}{f'; not used: {listed(unused)}' if unused else ''}")
-    hollow = [name for name in unused if _is_hollow(loaded.table.schema.field(name).type)]
-    if hollow:
-        log.info(f"Left out, since they hold objects without keys: {listed(hollow)}")
-    return loaded.table.drop_columns(hollow)
+    return f"Columns: {loaded.taken.told()}{f'; not used: {listed(unused)}' if unused else ''}"
 
 
-def _is_hollow(kind: pa.DataType) -> bool:
-    """Whether values of the type hold objects that never have a key, which Parquet has no form for."""
-    inside = [kind.field(number).type for number in range(kind.num_fields)]
-    return (pa.types.is_struct(kind) and not inside) or any(_is_hollow(each) for each in inside)
+def _storable(table: pa.Table) -> pa.Table:
+    """The table with null for objects that never have a key: Parquet has no form for them."""
+    for number, field in enumerate(table.schema):
+        kind = _solid(field.type)
+        if kind is None:
+            table = table.set_column(number, field.name, pa.nulls(table.num_rows))
+        elif kind != field.type:
+            table = table.set_column(number, field.name, table.column(number).cast(kind))
+    return table
+
+
+def _solid(kind: pa.DataType) -> pa.DataType | None:
+    """The type without structs that have no fields; null if nothing is left."""
+    if pa.types.is_struct(kind):
+        fields = [(field.name, inner) for field in kind if (inner := _solid(field.type)) is not None]
+        unchanged = fields == [(field.name, field.type) for field in kind]
+        return None if not fields else kind if unchanged else pa.struct(fields)
+    if pa.types.is_list(kind):
+        inner = _solid(kind.value_type)
+        return None if inner is None else kind if inner == kind.value_type else pa.list_(inner)
+    return kind
 
 
 def fetch_model(model: HubModel | FolderModel | ScratchModel) -> dict[str, Any]:
