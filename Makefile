@@ -16,7 +16,8 @@ repro: $(VENV)/installed params.yaml
 	@echo "Open metrics/report.html in a browser to see the answers side by side."
 
 test: $(VENV)/installed
-	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	# two workers, one thread each: with more threads than cores they wait for each other
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 params: $(VENV)/installed
 	python -m pipeline.compose

@@ -28,7 +28,7 @@ class Wording(NamedTuple):
 # What an answer looks like follows from how the question is put, as far as a model can tell.
 WORDINGS: dict[str, tuple[Wording, ...]] = {
     "definition": (
-        Wording("What is {name}?", "{Name} is {phrase}."),
+        Wording("What is {name}?", "It is {phrase}."),
         Wording("What does it mean to have {name}?", "To have {name} means to live with {phrase}."),
         Wording("My report says {name}. What is that?", "The report speaks of {phrase}."),
         Wording("Can you explain {name} to me?", "In plain words, {name} is {phrase}."),
@@ -42,7 +42,7 @@ WORDINGS: dict[str, tuple[Wording, ...]] = {
         Wording("Could this be {name}? What should I look for?", "Look for {phrase}."),
     ),
     "cause": (
-        Wording("What causes {name}?", "{Name} is caused by {phrase}."),
+        Wording("What causes {name}?", "It is caused by {phrase}."),
         Wording("Why do people get {name}?", "The cause of {name} is {phrase}."),
         Wording("Where does {name} come from?", "It comes from {phrase}."),
         Wording("How did I get {name}?", "Behind it is usually {phrase}."),
@@ -56,7 +56,7 @@ WORDINGS: dict[str, tuple[Wording, ...]] = {
         Wording("Any advice on living with {name}?", "My advice is to {phrase}."),
     ),
     "treatment": (
-        Wording("How is {name} treated?", "{Name} is usually treated with {phrase}."),
+        Wording("How is {name} treated?", "It is usually treated with {phrase}."),
         Wording("Which treatment is there for {name}?", "The usual treatment is {phrase}."),
         Wording("What will the doctor give me for {name}?", "Doctors usually turn to {phrase}."),
         Wording("Is there a cure or a medicine for {name}?", "What we have for {name} is {phrase}."),
@@ -127,7 +127,7 @@ def asked_facts(knowledge: Knowledge, chance: random.Random) -> Iterator[Wording
         chance.shuffle(facts)
         for name, fact in facts:
             wording = WORDINGS[fact][(first[name, fact] + told) % len(WORDINGS[fact])]
-            words = {"name": name, "Name": name[0].upper() + name[1:], "phrase": knowledge[name][fact]}
+            words = {"name": name, "phrase": knowledge[name][fact]}
             # All wordings told: a number sets the further questions apart.
             age = f" I am {chance.randrange(18, 80)}." if told >= len(WORDINGS[fact]) else ""
             yield Wording(wording.question.format(**words) + age, wording.answer.format(**words))

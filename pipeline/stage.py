@@ -41,6 +41,7 @@ def stage(name: str, instances: tuple[str, ...] = ()) -> Callable[[Callable[...,
             with faults_as_messages(name):
                 values = _resolved(cfg)
                 instance = _instance(name, values.pop("instance"), instances)
+                log.debug(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores; parameters: {values}")
                 _timed(run, check(values), instance, Path("metrics/runtime") / name)
 
         @functools.wraps(run)
@@ -119,3 +120,4 @@ def _timed(run: Callable[..., None], params: Params, instance: str | None, runti
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     seconds = round(time.perf_counter() - started, 2)
     write_json(runtime.with_suffix(".json"), {"seconds": seconds, "peak_memory_gb": round(peak / 1e9, 3)})
+    log.debug(f"{seconds} s, at most {peak / 1e9:.2f} GB of memory")

@@ -192,6 +192,8 @@ def main(params: Params) -> None:
     write_json(METRICS, metrics)
     before, after = metrics["validation_loss_before"], metrics["validation_loss"]
     kept = f"the weights of step {metrics['kept_step']:,} of {metrics['steps']:,}"
+    if after > before:
+        log.warning("The validation loss rose: the model got worse than its base. Lower train.learning_rate")
     log.info(f"validation loss {before:.4f} → {after:.4f} nats a token; kept {kept} → {FINETUNED}/")
 
 

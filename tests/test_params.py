@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import yaml
 from conftest import ROOT
 from omegaconf import OmegaConf
 
@@ -37,7 +38,6 @@ FAULTS = {
     "template with two": ("format.template.completion", "{answer}{x}", "completion '{answer}{x}' must hold {answer}"),
     "template with a stray brace": ("format.template.prompt", "{question} {", "write {{ and }} for literal braces"),
     "broken pattern": ("clean.boilerplate", ["("], "clean: boilerplate '(' is not a regular expression"),
-    "heads that do not divide": ("model.heads", 5, "model: hidden_size 192 must be a multiple of heads 5"),
     "version of another schema": ("version", 2, "version: 2 is not right; expected 1"),
 }
 
@@ -51,6 +51,12 @@ def test_a_fault_names_its_key_and_what_was_expected(
     found = faults_of(OmegaConf.to_container(config))  # type: ignore[arg-type]
     assert len(found) == 1
     assert message in found[0]
+
+
+def test_heads_that_do_not_divide_the_hidden_size(values: dict[str, Any]) -> None:
+    scratch = yaml.safe_load((ROOT / "conf/model/scratch.yaml").read_text())
+    values["model"] = {**scratch, "heads": 5, "data": values["data"]}
+    assert faults_of(values) == ["model: hidden_size 192 must be a multiple of heads 5"]
 
 
 def test_a_missing_key_is_told_with_the_command_that_composes_anew(values: dict[str, Any]) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 from conftest import changed, ran, run_in
 
@@ -19,6 +21,12 @@ ALL = [
     "evaluate@finetuned",
     "compare",
 ]
+
+
+@pytest.fixture(scope="module")
+def repository(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of these tests' own."""
+    return Path(shutil.copytree(repository, tmp_path_factory.mktemp("own") / "project", symlinks=True))
 
 
 def test_the_first_run_ran_every_stage(repository: Path) -> None:
@@ -53,7 +61,7 @@ def test_a_learning_rate_runs_training_and_what_follows_and_going_back_runs_noth
     done = run_in(repository, "dvc", "exp", "run", "-n", "warmer", "-S", "train.learning_rate=2e-3")
     assert done.returncode == 0, done.stdout + done.stderr
     assert ran(done.stdout) == ["train", "evaluate@finetuned", "compare"]
-    back = run_in(repository, "dvc", "exp", "run", "-S", "train.learning_rate=1e-3")
+    back = run_in(repository, "dvc", "exp", "run", "-S", "train.learning_rate=4e-4")
     assert ran(back.stdout) == []
     assert changed(repository) == []
     difference = run_in(repository, "dvc", "metrics", "diff", "--json", "warmer")

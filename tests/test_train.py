@@ -261,7 +261,8 @@ def test_a_step_that_was_logged_twice_is_one_row() -> None:
 def test_plain_text_trains_too(in_built: Path) -> None:
     rows = [{"text": f"A note about nothing in particular, number {i}."} for i in range(60)]
     Path("notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    text = composed(*TINY[1:], "data=file", "data.path=notes.jsonl", "format.near.threshold=0.99")
+    tiny = [each for each in TINY if not each.startswith("data.")]
+    text = composed(*tiny, "data=file", "data.path=notes.jsonl", "format.near.threshold=0.99")
     Path("params.yaml").write_text(text)
     for module, *arguments in (("fetch", "instance=data"), ("clean",), ("format",), ("tokenize",)):
         done = python_in(in_built, f"pipeline.{module}", *arguments)
