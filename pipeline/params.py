@@ -153,10 +153,26 @@ class Near(Section):
 class Format(Section):
     seed: Seed
     """of the hash that sends a question to its split"""
+    split: Literal["question", "row"]
+    """what is hashed: the question, so that rows that ask the same stay together, and near ones are dropped; or each
+    row by itself, which is a naive shuffle and leaks (see max_leakage)"""
     test_fraction: Fraction
     validation_fraction: Fraction
+    """of all rows; with folds, of those that are not test rows"""
+    folds: Annotated[int, Field(ge=2)] | None
+    """cross-validation: as many disjoint test sets, each in its own run by `fold`; null: one, by test_fraction"""
+    fold: Annotated[int, Field(ge=0)]
+    """which of the folds is the test set, from 0"""
+    max_leakage: Share
+    """the stage stops if a greater share of the test rows has a twin in train, exact or near"""
     near: Near
     template: Template
+
+    @model_validator(mode="after")
+    def _fold_is_one(self) -> "Format":
+        if self.fold >= (self.folds or 1):
+            raise ValueError(f"fold {self.fold} must be less than folds ({self.folds})")
+        return self
 
     @model_validator(mode="after")
     def _some_train(self) -> "Format":

@@ -43,7 +43,8 @@ def words(text: str) -> list[str]:
     >>> words("What\u2019s  Ｈ２Ｏ, doctor?")
     ['what', 's', 'h2o', 'doctor']
     """
-    return WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()  # the same, but fast
+    return WORD.findall(folded)
 
 
 def asked(question: str) -> tuple[str, ...]:

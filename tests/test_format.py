@@ -9,7 +9,17 @@ import pytest
 import yaml
 
 from pipeline.errors import DataError
-from pipeline.format import Row, formatted, leakage, require_rows, split, split_of
+from pipeline.format import (
+    Comparison,
+    Row,
+    formatted,
+    key_of,
+    leakage,
+    require_no_more_leakage,
+    require_rows,
+    split,
+    split_of,
+)
 from pipeline.near import near_any
 from pipeline.params import Format, Near, Template
 from pipeline.tasks import task_of
@@ -20,7 +30,17 @@ TEMPLATES = {
     for path in (Path(__file__).resolve().parent.parent / "conf/format/template").glob("*.yaml")
 }
 NEAR = Near(threshold=0.7, min_words=8)
-OPTIONS = Format(seed=0, test_fraction=0.15, validation_fraction=0.1, near=NEAR, template=TEMPLATES["plain"])
+OPTIONS = Format(
+    seed=0,
+    split="question",
+    test_fraction=0.15,
+    validation_fraction=0.1,
+    folds=None,
+    fold=0,
+    max_leakage=0.0,
+    near=NEAR,
+    template=TEMPLATES["plain"],
+)
 VOCABULARY = [first + second for first in "bdfgklmnprst" for second in ("a", "el", "in", "or", "um", "ist")]
 
 
@@ -40,6 +60,18 @@ def random_rows(count: int, seed: int) -> list[Row]:
             question = chance.choices(VOCABULARY, k=chance.randint(6, 12))
         questions.append(question)
     return [row(number, " ".join(question)) for number, question in enumerate(questions)]
+
+
+def placed(question: str, options: Format = OPTIONS) -> str:
+    return split_of(key_of(row(0, question), options), options)
+
+
+def dealt(rows: list[Row], options: Format = OPTIONS) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
+    return split(rows, options, Comparison(rows, NEAR))
+
+
+def leaked(splits: dict[str, list[Row]]) -> dict[str, float]:
+    return leakage(splits, NEAR, Comparison([row for rows in splits.values() for row in rows], NEAR))
 
 
 def place_of(splits: dict[str, list[Row]]) -> dict[int, str]:
@@ -130,64 +162,113 @@ def test_placeholder_that_format_would_stumble_over_is_a_fault(prompt: str) -> N
     ],
 )
 def test_place_of_a_question_is_fixed_for_good(question: str, expected: str) -> None:
-    assert split_of(question, OPTIONS) == expected
+    assert placed(question) == expected
 
 
 def test_other_seed_deals_anew() -> None:
-    assert split_of("Why do I sneeze?", OPTIONS.model_copy(update={"seed": 1})) == "train"
+    assert placed("Why do I sneeze?", OPTIONS.model_copy(update={"seed": 1})) == "train"
 
 
 def test_fractions_are_met_about() -> None:
-    places = [split_of(f"question {number}", OPTIONS) for number in range(4000)]
+    places = [placed(f"question {number}") for number in range(4000)]
     assert places.count("test") / 4000 == pytest.approx(0.15, abs=0.02)
     assert places.count("validation") / 4000 == pytest.approx(0.1, abs=0.02)
 
 
 def test_rows_that_ask_the_same_stay_together() -> None:
     rows = [row(0, "Why do I sneeze?"), row(1, "why do I SNEEZE", "Dust."), row(2, "Why... do I sneeze?!", "Pollen.")]
-    assert split(rows, OPTIONS) == ({"train": [], "validation": rows, "test": []}, {"train": 0, "validation": 0})
+    assert dealt(rows) == ({"train": [], "validation": rows, "test": []}, {"train": [], "validation": []})
 
 
 def test_rows_near_to_held_out_ones_are_dropped() -> None:
     question = "What can I do at home for a sore throat that came with the cold in week {}?"
     rows = [row(week, question.format(week)) for week in range(20)]
-    splits, dropped = split(rows, OPTIONS)
+    splits, dropped = dealt(rows)
     assert place_of(splits) == {0: "test", 11: "test", 16: "test"}
-    assert dropped == {"train": 15, "validation": 2}
+    assert {name: len(found) for name, found in dropped.items()} == {"train": 15, "validation": 2}
     in_validation, in_train = rows[7], rows[1]
-    assert split([in_validation, in_train], OPTIONS) == (
+    assert dealt([in_validation, in_train]) == (
         {"train": [], "validation": [in_validation], "test": []},
-        {"train": 1, "validation": 0},
+        {"train": [in_train], "validation": []},
     )
 
 
 def test_row_with_the_answer_of_a_held_out_row_is_dropped() -> None:
     answer = "Drink warm tea and rest until the fever is gone."
     held_out, twin = row(0, "When is a burn an emergency?", answer), row(1, "What is flu?", answer.upper())
-    assert split([held_out, twin], OPTIONS) == (
+    assert dealt([held_out, twin]) == (
         {"train": [], "validation": [], "test": [held_out]},
-        {"train": 1, "validation": 0},
+        {"train": [twin], "validation": []},
     )
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_split_is_disjoint_loses_no_row_uncounted_and_leaks_nothing(seed: int) -> None:
     rows = random_rows(300, seed)
-    splits, dropped = split(rows, OPTIONS)
-    assert len(place_of(splits)) == sum(len(found) for found in splits.values()) == 300 - sum(dropped.values())
-    assert dropped["train"] > 0
-    assert leakage(splits, NEAR) == {"exact": 0, "near": 0}
+    splits, dropped = dealt(rows)
+    assert (
+        len(place_of(splits)) == sum(len(found) for found in splits.values()) == 300 - sum(map(len, dropped.values()))
+    )
+    assert dropped["train"]
+    assert leaked(splits) == {"exact": 0, "near": 0}
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_added_rows_move_no_old_row_and_order_moves_none(seed: int) -> None:
     rows, chance = random_rows(200, seed), random.Random(seed)
-    all_places = place_of(split(rows, OPTIONS)[0])
-    assert place_of(split(chance.sample(rows, 200), OPTIONS)[0]) == all_places
+    all_places = place_of(dealt(rows)[0])
+    assert place_of(dealt(chance.sample(rows, 200))[0]) == all_places
     for size in (20, 80, 180):
-        some = place_of(split(chance.sample(rows, size), OPTIONS)[0])
+        some = place_of(dealt(chance.sample(rows, size))[0])
         moved = {number for number in some if all_places.get(number, some[number]) != some[number]}
         assert moved == set()
+
+
+@pytest.mark.parametrize("folds", [2, 5])
+def test_folds_hold_every_row_once_and_keep_questions_together(folds: int) -> None:
+    rows = random_rows(300, seed=0)
+    rows += [row(300 + each["id"], each["question"].upper() + "?", "Or not.") for each in rows[:50]]
+    tests = []
+    for fold in range(folds):
+        options = OPTIONS.model_copy(update={"folds": folds, "fold": fold})
+        splits, dropped = dealt(rows, options)
+        tests.append({each["id"] for each in splits["test"]})
+        assert {number for number in tests[-1] if number < 50} == {
+            number - 300 for number in tests[-1] if number >= 300
+        }
+        assert leaked(splits) == {"exact": 0, "near": 0}
+        assert sum(map(len, (*splits.values(), *dropped.values()))) == 350
+        assert splits["validation"]
+    assert sorted(number for test in tests for number in test) == list(range(350))
+
+
+def test_validation_rows_are_other_ones_than_the_next_folds_test_rows() -> None:
+    chosen = [
+        {number for number in range(2000) if placed(f"question {number}", options) == "validation"}
+        for options in (OPTIONS.model_copy(update={"folds": 5, "fold": fold}) for fold in range(5))
+    ]
+    assert all(len(found) / 1600 == pytest.approx(0.1, abs=0.03) for found in chosen)
+
+
+def test_a_split_by_row_parts_rows_that_ask_the_same_and_the_gate_says_so() -> None:
+    rows = [row(number, f"Why do I sneeze on day {number % 50}?") for number in range(500)]
+    naive = OPTIONS.model_copy(update={"split": "row"})
+    splits, dropped = dealt(rows, naive)
+    assert (sum(map(len, splits.values())), dropped) == (500, {"train": [], "validation": []})
+    twins = leaked(splits)
+    assert twins["exact"] > 0.9
+    message = r"format.max_leakage: .*% of the test rows have an exact twin in train, .* format.max_leakage=(0\.\d+|1)$"
+    with pytest.raises(DataError, match=message) as error:
+        require_no_more_leakage(twins, naive)
+    allowed = float(str(error.value).rsplit("=", 1)[1])
+    require_no_more_leakage(twins, naive.model_copy(update={"max_leakage": allowed}))
+    require_no_more_leakage({"exact": 0.0, "near": 0.0}, OPTIONS)
+
+
+@pytest.mark.parametrize(("folds", "fold"), [(None, 1), (5, 5)])
+def test_a_fold_that_is_none_is_refused(folds: int | None, fold: int) -> None:
+    with pytest.raises(ValueError, match=f"fold {fold} must be less than folds"):
+        Format.model_validate({**OPTIONS.model_dump(), "folds": folds, "fold": fold})
 
 
 def test_leakage_is_measured() -> None:
@@ -202,20 +283,23 @@ def test_leakage_is_measured() -> None:
             row(5, "Who treats gout?", "Tea."),
         ],
     }
-    assert leakage(splits, NEAR) == {"exact": 0.5, "near": 0.75}
+    assert leaked(splits) == {"exact": 0.5, "near": 0.75}
 
 
 def test_different_questions_without_words_are_no_leak() -> None:
-    assert (split_of("😀", OPTIONS), split_of("😢", OPTIONS)) == ("validation", "train")
+    assert (placed("😀"), placed("😢")) == ("validation", "train")
     splits = {"train": [row(0, "😢")], "validation": [], "test": [row(1, "😀")]}
-    assert leakage(splits, NEAR) == {"exact": 0, "near": 0}
+    assert leaked(splits) == {"exact": 0, "near": 0}
 
 
 def test_empty_splits_are_named_with_the_counts() -> None:
     message = r"the split validation, test would be empty \(train 1, validation 0, test 0; .* rows: 1,002\)"
     with pytest.raises(DataError, match=message):
-        require_rows({"train": [row(0, "q")], "validation": [], "test": []}, {"train": 1000, "validation": 2})
-    require_rows({"train": [row(0, "q")], "validation": [row(1, "q")], "test": [row(2, "q")]}, {"train": 0})
+        require_rows(
+            {"train": [row(0, "q")], "validation": [], "test": []},
+            {"train": [row(0, "q")] * 1000, "validation": [row(0, "q")] * 2},
+        )
+    require_rows({"train": [row(0, "q")], "validation": [row(1, "q")], "test": [row(2, "q")]}, {"train": []})
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.9])
@@ -260,8 +344,8 @@ def test_an_earlier_turn_of_a_training_chat_is_no_held_out_answer() -> None:
         return {"id": 2 * i + turns, "messages": [{"role": role, "content": text} for role, text in said[: 2 * turns]]}
 
     rows = formatted([chat(i, turns) for i in range(60) for turns in (1, 2)], TEMPLATES["plain"])
-    splits, dropped = split(rows, OPTIONS)
+    splits, dropped = dealt(rows)
     held = {row["answer"] for row in splits["test"] if len(row["answer"].split()) == 12}
     assert held
     assert not held & {turn for row in splits["train"] for turn in (*row["turns"], row["answer"])}
-    assert dropped["train"] > 0
+    assert dropped["train"]
