@@ -128,16 +128,17 @@ STEPS: tuple[tuple[str, list[Task], Callable[[Task], list[Names]], Callable[[str
 )
 
 
-def values_of(table: pa.Table, value: str) -> list[Any]:
+def values_of(table: pa.Table, value: str, first: int = 0) -> list[Any]:
     """The cells of a column, or the texts that a template makes of several; empty where all of its cells are.
 
-    DataError names the row where a template meets what is no text.
+    DataError names the row, counted from `first`, where a template meets what is no text.
     """
     names = names_in(value)
     if names == [value]:
         return table.column(value).to_pylist()
     texts = {
-        name: [_text(cell, row, name) for row, cell in enumerate(table.column(name).to_pylist())] for name in names
+        name: [_text(cell, row, name) for row, cell in enumerate(table.column(name).to_pylist(), start=first)]
+        for name in names
     }
     parts = pieces(value)
     return [

@@ -115,10 +115,36 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_parquet(path: Path) -> pa.Table:
     """The table of a Parquet file that an earlier stage wrote; DataError if it is not that any more."""
+    rows = ParquetRows(path)
+    with _damage_as_fault(path):
+        return rows.file.read()
+
+
+class ParquetRows:
+    """The rows of a Parquet file that an earlier stage wrote, some at a time; DataError if it is damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb"):  # a missing file is told by its name, not by Arrow
+            pass
+        with _damage_as_fault(path):
+            self.file = pq.ParquetFile(path)
+        self.num_rows: int = self.file.metadata.num_rows
+        self.column_names: list[str] = self.file.schema_arrow.names
+
+    def tables(self, columns: list[str], size: int, bar: Any = None) -> Iterator[pa.Table]:
+        """The columns of at most `size` rows at a time, in order; a progress bar, if any, is told of each."""
+        with _damage_as_fault(self.path):
+            for batch in self.file.iter_batches(size, columns=columns):
+                yield pa.Table.from_batches([batch])
+                if bar is not None:
+                    bar.update(batch.num_rows)
+
+
+@contextmanager
+def _damage_as_fault(path: Path) -> Iterator[None]:
     try:
-        return pq.read_table(path)
-    except FileNotFoundError:
-        raise
+        yield
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from None
 

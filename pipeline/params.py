@@ -113,19 +113,45 @@ Data = Annotated[GeneratedRows | FileRows | HubRows, Field(discriminator="source
 Model = Annotated[ScratchModel | FolderModel | HubModel, Field(discriminator="source")]
 
 
+class Length(Section):
+    """Between which sizes a text must be; null: any. Tokens are those of the base model's tokenizer."""
+
+    min_characters: Positive | None
+    max_characters: Positive | None
+    min_tokens: Positive | None
+    max_tokens: Positive | None
+
+
 class Clean(Section):
+    mend_encoding: bool
+    """undo text that was decoded with the wrong encoding ("donâ€™t"), as far as ftfy can"""
     question_prefixes: list[Text]
     """removed from the start of a question, as a whole and once each"""
+    strip: list[Text]
+    """regular expressions (case ignored); what they match at the end of an answer is removed, each once, in this order"""
+    contacts: Literal["keep", "mask", "drop"]
+    """e-mail addresses and telephone numbers: kept, written as [email] and [phone], or the row is dropped"""
     boilerplate: list[Text]
-    """regular expressions (case ignored); an answer of which they leave no letter or digit is dropped"""
+    """regular expressions (case ignored); an answer whose letters and digits they match one after another is dropped"""
+    max_boilerplate: Share | None
+    """the greatest share of an answer's letters and digits that boilerplate may match; null: any but all"""
+    max_nonletters: Share | None
+    """the greatest share of a question's or an answer's signs that are no letters; null: any"""
+    languages: list[Text] | None
+    """ISO 639-1 codes, such as [en, es]; rows that are in none of them (py3langid tells) are dropped; null: any"""
+    question: Length
+    answer: Length
+    deduplicate: bool
+    """drop rows that are exactly as an earlier one"""
 
     @model_validator(mode="after")
     def _patterns(self) -> "Clean":
-        for pattern in self.boilerplate:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"boilerplate {pattern!r} is not a regular expression: {error}") from None
+        for name in ("strip", "boilerplate"):
+            for pattern in getattr(self, name):
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    raise ValueError(f"{name} {pattern!r} is not a regular expression: {error}") from None
         return self
 
 

@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipeline.clean import clean, metrics_of, without_prefix
-from pipeline.errors import DataError
+from pipeline.changes import without_contacts, without_prefix
+from pipeline.clean import REASONS, Cleaner, clean, schema_of, write
+from pipeline.detect import Taken, resolve
+from pipeline.errors import ConfigError, DataError
 from pipeline.params import Clean
 from pipeline.text import collapse, tidy, words
 
@@ -19,8 +22,27 @@ BOILERPLATE = "Hi. For further doubts consult a sexologist online -->"
 Rows = list[dict[str, Any]]
 
 
-def cleaned(rows: list[dict[str, Any]], columns: dict[str, str] | None = None) -> tuple[Rows, Rows]:
-    return clean(pa.Table.from_pylist(rows), columns, OPTIONS)
+def cleaned(
+    rows: list[dict[str, Any]] | pa.Table, columns: dict[str, str] | None = None, **changed: Any
+) -> tuple[Rows, Rows]:
+    """(records, dropped with id and reason), with the options changed so."""
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows)
+    found = Cleaner(resolve(table.column_names, columns), options(**changed)).batch(table)
+    return found.records, [{"id": row["id"], "reason": row["reason"]} for row in found.dropped]
+
+
+def run(rows: Rows, folder: Path, monkeypatch: pytest.MonkeyPatch, size: int = 100) -> tuple[Taken, dict[str, Any]]:
+    """Clean the rows in batches of some size, and write data/clean below the folder: (what was taken, metrics)."""
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    table = pa.Table.from_pylist(rows)
+    taken = resolve(table.column_names, None)
+    batches = [table.slice(start, size) for start in range(0, len(rows), size)]
+    return taken, write(clean(batches, taken, OPTIONS), taken)
+
+
+def options(**changed: Any) -> Clean:
+    return Clean.model_validate(OPTIONS.model_dump() | changed)
 
 
 def chat(*turns: tuple[str | None, str | None]) -> dict[str, Any]:
@@ -96,7 +118,7 @@ def test_columns_are_mapped_whitespace_is_collapsed_and_ids_are_row_numbers() ->
     )
 
 
-def test_every_reason_is_counted_and_the_counts_add_up() -> None:
+def test_every_reason_is_counted_and_the_counts_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         chat(("user", "Flu?"), ("assistant", "Rest.")),
         chat(("user", "Flu?"), ("assistant", "\u00a0")),
@@ -107,16 +129,56 @@ def test_every_reason_is_counted_and_the_counts_add_up() -> None:
         chat(("user", "Flu?"), ("assistant", "Rest.")),
         chat(("user", "Flu?"), ("bot", "Rest.")),
     ]
-    table = pa.Table.from_pylist(rows)
-    records, dropped = clean(table, None, OPTIONS)
-    metrics = metrics_of(table, records, dropped)
-    assert [row["id"] for row in records] == [0, 5]
+    taken, metrics = run(rows, tmp_path, monkeypatch)
     assert metrics == {
         "rows_in": 8,
         "rows_kept": 2,
-        "dropped": {"malformed": 1, "empty": 1, "no_answer": 1, "boilerplate": 1, "duplicate": 2},
+        "dropped": dict.fromkeys(REASONS, 0)
+        | {"malformed": 1, "empty": 1, "no_answer": 1, "boilerplate": 1, "duplicate": 2},
+        "changed": {"mended": 0, "stripped": 1, "masked": 0},
     }
     assert metrics["rows_in"] == metrics["rows_kept"] + sum(metrics["dropped"].values())
+    records = pq.read_table("data/clean/records.parquet")
+    assert records.schema == schema_of(taken)
+    assert records.column("id").to_pylist() == [0, 5]
+
+
+def test_dropped_rows_can_be_read_with_their_texts_as_they_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"question": "Q.  Flu?", "answer": "Rest.", "n": 1},
+        {"question": "Q.\u00a0流感?", "answer": None, "n": 2},
+        {"question": "Q. Flu?", "answer": "Rest.", "n": 3},
+    ]
+    run(rows, tmp_path, monkeypatch)
+    texts = Path("data/clean/dropped.jsonl").read_text(encoding="utf-8")
+    assert texts == (
+        '{"id": 1, "reason": "empty", "question": "Q.\u00a0流感?", "answer": null}\n'
+        '{"id": 2, "reason": "duplicate", "same_as": 0, "question": "Q. Flu?", "answer": "Rest."}\n'
+    )
+    assert pq.read_table("data/clean/dropped.parquet").to_pylist() == [
+        {"id": 1, "reason": "empty"},
+        {"id": 2, "reason": "duplicate"},
+    ]
+
+
+def test_batches_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"question": f"Q. {n % 7}", "answer": ["a", "", None, "b"][n % 4]} for n in range(50)]
+    _, whole = run(rows, tmp_path / "whole", monkeypatch)
+    outputs = {file.name: file.read_bytes() for file in Path("data/clean").iterdir()}
+    _, parts = run(rows, tmp_path / "parts", monkeypatch, size=3)
+    assert parts == whole
+    assert pq.read_table("data/clean/records.parquet").equals(pq.read_table(pa.BufferReader(outputs["records.parquet"])))
+    assert Path("data/clean/dropped.jsonl").read_bytes() == outputs["dropped.jsonl"]
+
+
+def test_no_row_left_is_an_error_that_counts_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DataError, match="no row left of 2: dropped 1 malformed, 1 no_answer. Look at .* messages are"):
+        run([chat(("bot", "x")), chat(("user", "x"))], tmp_path, monkeypatch)
+    assert list(Path("data").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -159,16 +221,14 @@ def test_answer_of_nothing_but_boilerplate_is_dropped(answer: str) -> None:
     "answer",
     [
         "Hello. What are the symptoms in it? How long has it been there?",
-        "Hi. Drink water. For further doubts consult a sexologist online -->",
         "Yes.",
         "हाँ",
         "42",
         "Consult your doctor about the dose.",
-        "-->",
+        "->",
     ],
     ids=[
         "questions back",
-        "advice before",
         "one word",
         "Devanagari",
         "number",
@@ -177,7 +237,7 @@ def test_answer_of_nothing_but_boilerplate_is_dropped(answer: str) -> None:
     ],
 )
 def test_answer_that_says_something_is_kept_whole(answer: str) -> None:
-    assert cleaned([{"question": "q", "answer": answer}]) == ([{"id": 0, "question": "q", "answer": answer}], [])
+    assert cleaned([{"question": "q", "answer": answer}], strip=[]) == ([{"id": 0, "question": "q", "answer": answer}], [])
 
 
 @pytest.mark.parametrize(
@@ -207,7 +267,7 @@ def test_line_breaks_stay_where_they_may_mean_something() -> None:
 
 def test_nan_is_an_empty_cell_and_a_whole_float_a_whole_number() -> None:
     table = pa.table({"question": ["a", "b"], "answer": [float("nan"), 3.0]})
-    records, dropped = clean(table, None, OPTIONS)
+    records, dropped = cleaned(table)
     assert (records, dropped) == ([{"id": 1, "question": "b", "answer": "3"}], [{"id": 0, "reason": "empty"}])
 
 
@@ -215,7 +275,7 @@ def test_chat_without_messages_has_no_answer() -> None:
     table = pa.table(
         {"messages": pa.array([[], None], pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})))}
     )
-    assert clean(table, None, OPTIONS) == ([], [{"id": 0, "reason": "no_answer"}, {"id": 1, "reason": "no_answer"}])
+    assert cleaned(table) == ([], [{"id": 0, "reason": "no_answer"}, {"id": 1, "reason": "no_answer"}])
 
 
 def test_chat_keeps_turns_and_line_breaks() -> None:
@@ -233,7 +293,7 @@ def test_chat_keeps_turns_and_line_breaks() -> None:
 
 def test_list_in_a_cell_of_text_is_a_data_error() -> None:
     with pytest.raises(DataError, match="row 0, question: a list; expected text"):
-        clean(pa.table({"question": [["x"]], "answer": ["y"]}), None, OPTIONS)
+        cleaned(pa.table({"question": [["x"]], "answer": ["y"]}))
 
 
 PARTS = [{"role": role, "content": [{"type": "text", "text": "x"}]} for role in ("user", "assistant")]
@@ -265,7 +325,7 @@ PARTS = [{"role": role, "content": [{"type": "text", "text": "x"}]} for role in 
     ],
 )
 def test_chat_of_no_known_form_is_dropped_and_counted(messages: Any) -> None:
-    assert clean(pa.table({"messages": [messages]}), None, OPTIONS) == ([], [{"id": 0, "reason": "malformed"}])
+    assert cleaned(pa.table({"messages": [messages]})) == ([], [{"id": 0, "reason": "malformed"}])
 
 
 def test_one_malformed_chat_leaves_the_others() -> None:
@@ -335,3 +395,102 @@ def test_numbers_become_text() -> None:
 
 def test_plain_text_keeps_its_line_breaks() -> None:
     assert cleaned([{"text": "Q. one\u00a0 two\n\n\n  three\n"}])[0] == [{"id": 0, "text": "Q. one two\n\n  three"}]
+
+
+STRIPPED = [
+    ("Drink water. For more information consult an internal medicine physician online -->", "Drink water."),
+    ("Drink water. For further queries, consult a dentist online --->", "Drink water."),
+    ("Drink water. Revert back with the reports to a neurologist online. -->", "Drink water."),
+    ("Drink water:\u00a0For more information consult a neurologist online -->", "Drink water:"),
+    ("Drink water. -->", "Drink water."),
+    ("Buy it online --> it is cheap.", "Buy it online --> it is cheap."),
+    ("You can buy it online.", "You can buy it online."),
+]
+
+
+@pytest.mark.parametrize(("answer", "left"), STRIPPED)
+def test_advertisement_at_the_end_of_an_answer_is_stripped(answer: str, left: str) -> None:
+    assert cleaned([{"question": "q", "answer": answer}])[0] == [{"id": 0, "question": "q", "answer": left}]
+
+
+def test_only_the_answer_of_a_chat_is_stripped() -> None:
+    said = "Rest. For more information consult a dentist online -->"
+    records, _ = cleaned([chat(("user", said), ("assistant", said))])
+    assert records == [{"id": 0, **chat(("user", said), ("assistant", "Rest."))}]
+
+
+def test_rows_whose_texts_were_changed_are_counted() -> None:
+    table = pa.table({"question": ["donâ€™t", "q", "b"], "answer": ["a@b.org", "Rest. -->", "c"]})
+    cleaner = Cleaner(resolve(table.column_names, None), options(mend_encoding=True, contacts="mask"))
+    found = cleaner.batch(table)
+    assert found.changed == {"mended": 1, "masked": 1, "stripped": 1}
+    assert [row["question"] for row in found.records] == ["don’t", "q", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("ann.lee+x@mail.example.co.uk", "[email]"),
+        ("(ask bob@example.org)", "(ask [email])"),
+        ("call +91 98765 43210 now", "call [phone] now"),
+        ("+1 (555) 010-9999", "[phone]"),
+        ("555-010-9999 or (555) 010-9999", "[phone] or [phone]"),
+        ("98765 43210, 9876543210, 02079460958", "[phone], [phone], [phone]"),
+        ("120/80 mm Hg on 2019-04-01 10:30", "120/80 mm Hg on 2019-04-01 10:30"),
+        ("100-150 mg, 200 300 400, 1234567", "100-150 mg, 200 300 400, 1234567"),
+        ("TSH 3.456, platelets 150000, +2 oedema", "TSH 3.456, platelets 150000, +2 oedema"),
+        ("12345678901234567890", "12345678901234567890"),
+        ("a @ b", "a @ b"),
+    ],
+)
+def test_addresses_and_telephone_numbers_are_told_from_other_numbers(text: str, masked: str) -> None:
+    assert without_contacts(text) == masked
+
+
+LONG = {"min_characters": None, "max_characters": None, "min_tokens": None, "max_tokens": None}
+ENGLISH = "I have had a sore throat for three days and it hurts when I swallow."
+SPANISH = "Tengo dolor de garganta desde hace tres días y me duele al tragar."
+
+
+@pytest.mark.parametrize(
+    ("row", "changed", "reason"),
+    [
+        ({"question": "q", "answer": "abcd"}, {"answer": LONG | {"max_characters": 3}}, "too_long"),
+        ({"question": "q", "answer": "abc"}, {"answer": LONG | {"max_characters": 3}}, None),
+        ({"question": "ab", "answer": "x"}, {"question": LONG | {"min_characters": 3}}, "too_short"),
+        ({"question": "abc", "answer": "x"}, {"question": LONG | {"min_characters": 3}}, None),
+        ({"question": "q", "answer": "Hi. Rest. Thanks, regards."}, {"max_boilerplate": 0.5}, "mostly_boilerplate"),
+        ({"question": "q", "answer": "Hi. Rest."}, {"max_boilerplate": 0.5}, None),
+        ({"question": "q", "answer": "1 2 3 a"}, {"max_nonletters": 0.7}, "mostly_nonletters"),
+        ({"question": "12", "answer": "a"}, {"max_nonletters": 0.7}, "mostly_nonletters"),
+        ({"question": "हाँ", "answer": "नहीं"}, {"max_nonletters": 0.0}, None),
+        ({"question": "q", "answer": "Write to a@b.org"}, {"contacts": "drop"}, "contacts"),
+        ({"question": "q", "answer": "Rest."}, {"contacts": "drop"}, None),
+        ({"question": ENGLISH, "answer": ENGLISH}, {"languages": ["es"]}, "other_language"),
+        ({"question": ENGLISH, "answer": ENGLISH}, {"languages": ["es", "en"]}, None),
+        ({"question": SPANISH, "answer": SPANISH}, {"languages": ["en"]}, "other_language"),
+    ],
+)
+def test_filters_drop_what_they_are_asked_to(
+    row: dict[str, Any], changed: dict[str, Any], reason: str | None
+) -> None:
+    dropped = cleaned([row], **changed)[1]
+    assert [each["reason"] for each in dropped] == ([reason] if reason else [])
+    assert cleaned([row])[1] == []
+
+
+def test_length_in_tokens_is_counted_by_the_base_models_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.filters.BASE", ROOT / "models/nano")
+    rows = [{"question": "q", "answer": "flu " * count} for count in (9, 3)]
+    _, dropped = cleaned(rows, answer=LONG | {"max_tokens": 8})
+    assert dropped == [{"id": 0, "reason": "too_long"}]
+
+
+def test_unknown_language_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="clean.languages: xx unknown; expected some of .*en, "):
+        cleaned([{"question": "q", "answer": "a"}], languages=["xx"])
+
+
+def test_duplicates_stay_where_asked() -> None:
+    rows = [{"question": "q", "answer": "a"}] * 2
+    assert cleaned(rows, deduplicate=False) == ([{"id": 0, **rows[0]}, {"id": 1, **rows[0]}], [])
