@@ -14,53 +14,69 @@ drops none: a naive shuffle, to see what it would have cost.
 """
 
 import hashlib
-import itertools
 import logging
 import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from pipeline.errors import DataError
-from pipeline.files import read_parquet, whole, write_json, write_jsonl
-from pipeline.near import Texts
+from pipeline.files import ParquetRows, json_line, whole, write_json, write_jsonl
+from pipeline.near import Texts, counted
 from pipeline.params import Format, Near, Params, Template
 from pipeline.stage import stage
-from pipeline.tasks import task_of, turns_of
+from pipeline.tasks import Turn, task_of, turns_of
 from pipeline.templates import render
-from pipeline.text import asked, words
+from pipeline.text import asked
 
 log = logging.getLogger(__name__)
 
 RECORDS, FORMATTED, METRICS = Path("data/clean/records.parquet"), Path("data/formatted"), Path("metrics/format.json")
 SPLITS = ("train", "validation", "test")
-Row = dict[str, Any]
+BATCH = 4096  # records in memory as Python's objects
 
 
-def formatted(records: list[dict[str, Any]], template: Template) -> list[Row]:
-    """Rows of id, question, answer, turns (what the split compares), prompt, completion (what the model sees)."""
-    task = task_of(name for name in records[0] if name != "id")
-    rows = []
+class Row(NamedTuple):
+    """A record as a conversation and the answer that ends it. Plain text is an answer to nothing."""
+
+    id: int
+    turns: list[Turn]
+    answer: str
+
+    @property
+    def question(self) -> str:
+        """What the split goes by: all that the user says, or the whole of a plain text."""
+        return "\n".join(turn.content for turn in self.turns if turn.role == "user") or self.answer
+
+    def compared(self, field: str) -> list[str]:
+        """The texts that are compared with other rows' questions, or answers: itself and each earlier turn."""
+        reply = self.answer if self.turns else ""
+        return [self.question if field == "question" else reply, *(turn.content for turn in self.turns[:-1])]
+
+
+def rows_of(records: Iterable[dict[str, Any]]) -> Iterator[Row]:
+    """The rows of cleaned records, which all have the same columns."""
+    task = None
     for record in records:
-        turns, answer = turns_of(task, record)
-        rows.append(
-            {
-                "id": record["id"],
-                "question": "\n".join(turn.content for turn in turns if turn.role == "user") or answer,
-                "answer": answer if turns else "",
-                "turns": [turn.content for turn in turns[:-1]],
-                "prompt": render(turns, template.prompt, template.completion),
-                "completion": template.completion.format(answer=answer) if turns else answer,
-            }
-        )
-    return rows
+        task = task or task_of(name for name in record if name != "id")
+        yield Row(record["id"], *turns_of(task, record))
+
+
+def rendered(row: Row, template: Template) -> dict[str, Any]:
+    """The row as the model sees it: id, prompt, completion."""
+    if not row.turns:
+        return {"id": row.id, "prompt": "", "completion": row.answer}
+    prompt = render(row.turns, template.prompt, template.completion)
+    return {"id": row.id, "prompt": prompt, "completion": template.completion.format(answer=row.answer)}
 
 
 def key_of(row: Row, options: Format) -> str:
     """What of a row is hashed: its question, spelling aside, or its id."""
-    return " ".join(asked(row["question"])) if options.split == "question" else str(row["id"])
+    return " ".join(asked(row.question)) if options.split == "question" else str(row.id)
 
 
 def split_of(key: str, options: Format) -> str:
@@ -83,16 +99,18 @@ def split_of(key: str, options: Format) -> str:
 def split(
     rows: list[Row], options: Format, compared: "Comparison"
 ) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
-    """(split → its rows in the order given, split → rows dropped from it as near to a held-out row)."""
+    """(split → its rows in the order given, split → rows dropped from it as near to a held-out row).
+
+    A train row near to a validation row is dropped even if that one is: so an added row never brings another back.
+    """
     splits: dict[str, list[Row]] = {name: [] for name in SPLITS}
     for row in rows:
         splits[split_of(key_of(row, options), options)].append(row)
-    dropped: dict[str, list[Row]] = {"train": [], "validation": []}
-    if options.split == "question":
-        for name, held_out in (("validation", ("test",)), ("train", ("test", "validation"))):
-            others = [row for each in held_out for row in splits[each]]
-            splits[name], dropped[name] = _parted(splits[name], compared.near(splits[name], others))
-    return splits, dropped
+    if options.split == "row":
+        return splits, {"train": [], "validation": []}
+    held_out = {"train": splits["test"] + splits["validation"], "validation": splits["test"]}
+    parted = {name: _parted(splits[name], compared.near(splits[name], others)) for name, others in held_out.items()}
+    return splits | {name: far for name, (far, _) in parted.items()}, {name: near for name, (_, near) in parted.items()}
 
 
 def _parted(rows: list[Row], is_near: list[bool]) -> tuple[list[Row], list[Row]]:
@@ -101,48 +119,47 @@ def _parted(rows: list[Row], is_near: list[bool]) -> tuple[list[Row], list[Row]]
 
 
 class Comparison:
-    """Rows whose texts are compared: questions with questions, answers with answers.
-
-    The earlier turns of a chat are compared with both: what is asked there may be another row's question.
-    """
+    """Rows whose texts are compared: questions with questions, answers with answers."""
 
     def __init__(self, rows: list[Row], near: Near) -> None:
-        self.texts, self.places = [], []  # one of each for questions and answers
-        for field in ("question", "answer"):
-            texts: list[str] = []
-            places: dict[int, range] = {}  # row's id → where its texts are
-            for row in rows:
-                texts += (row[field], *row.get("turns", ()))
-                places[row["id"]] = range(len(texts) - 1 - len(row.get("turns", ())), len(texts))
-            self.texts.append(Texts(texts, near.threshold, near.min_words))
-            self.places.append(places)
+        self.number = {row.id: number for number, row in enumerate(rows)}
+        self.starts = np.cumsum([0, *(max(1, len(row.turns)) for row in rows)])  # where each row's texts begin
+        self.questions, self.answers = (
+            Texts((text for row in rows for text in row.compared(field)), near.threshold, near.min_words)
+            for field in ("question", "answer")
+        )
 
     def near(self, rows: list[Row], others: list[Row]) -> list[bool]:
         """For each row whether a text of it is near to one of the others."""
         is_near = np.zeros(len(rows), bool)
-        for texts, places in zip(self.texts, self.places, strict=True):
-            wanted, held = ([places[row["id"]] for row in each] for each in (rows, others))
-            owners = np.repeat(np.arange(len(rows)), [len(each) for each in wanted])
-            found = texts.near(_flat(wanted), _flat(held))
-            is_near[owners[found]] = True
+        (owners, wanted), (_, held) = self._places(rows), self._places(others)
+        for texts in (self.questions, self.answers):
+            is_near[owners[texts.near(wanted, held)]] = True
         return is_near.tolist()
 
+    def equal(self, rows: list[Row], others: list[Row]) -> list[bool]:
+        """For each row whether its question or its answer (if that is long enough to compare) has the others' words."""
+        mine, theirs = (self.starts[self._numbers(each)] for each in (rows, others))
+        questions, answers = (np.isin(texts.same[mine], texts.same[theirs]) for texts in (self.questions, self.answers))
+        return (questions | (answers & (self.answers.sets.sizes[mine] > 0))).tolist()
 
-def _flat(ranges: list[range]) -> NDArray[np.int64]:
-    return np.fromiter(itertools.chain.from_iterable(ranges), np.int64)
+    def _numbers(self, rows: list[Row]) -> NDArray[np.int64]:
+        return np.array([self.number[row.id] for row in rows], np.int64)
+
+    def _places(self, rows: list[Row]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(which of the rows, which text of all) for each text of the rows."""
+        numbers = self._numbers(rows)
+        sizes = self.starts[numbers + 1] - self.starts[numbers]
+        return np.repeat(np.arange(len(rows)), sizes), np.repeat(self.starts[numbers], sizes) + counted(sizes)
 
 
-def leakage(splits: dict[str, list[Row]], near: Near, compared: Comparison) -> dict[str, float]:
+def leakage(splits: dict[str, list[Row]], compared: Comparison) -> dict[str, float]:
     """The share of test rows whose question or answer has a twin in train: equal in words (exact), or near."""
     test, train = splits["test"], splits["train"]
-    seen = {key for row in train for key in _twin_keys(row, near)}
-    exact = sum(bool(_twin_keys(row, near) & seen) for row in test)
-    return {"exact": exact / len(test), "near": sum(compared.near(test, train)) / len(test)}
-
-
-def _twin_keys(row: Row, near: Near) -> set[tuple[str, ...]]:
-    question, answer = asked(row["question"]), words(row["answer"])
-    return {("question", *question)} | ({("answer", *answer)} if len(answer) >= near.min_words else set())
+    return {
+        name: sum(found(test, train)) / len(test)
+        for name, found in (("exact", compared.equal), ("near", compared.near))
+    }
 
 
 def require_no_more_leakage(twins: dict[str, float], options: Format) -> None:
@@ -168,38 +185,47 @@ def require_rows(splits: dict[str, list[Row]], dropped: dict[str, list[Row]]) ->
     )
 
 
-def write(splits: dict[str, list[Row]], dropped: dict[str, list[Row]]) -> None:
+def write(splits: dict[str, list[Row]], dropped: dict[str, list[Row]], template: Template) -> None:
     """Write the splits, and what is in none with the reason."""
-    near = (
-        {"id": row["id"], "reason": "near_held_out", "split": name, **shown(row)}
-        for name in dropped
-        for row in dropped[name]
-    )
-    with whole(FORMATTED) as folder:
+    total = sum(map(len, (*splits.values(), *dropped.values())))
+    with whole(FORMATTED) as folder, tqdm(total=total, desc="write", unit="row", disable=None, leave=False) as bar:
         (folder / "text").mkdir(parents=True)
         for name, rows in splits.items():
-            write_jsonl(folder / f"{name}.jsonl", ({"id": row["id"], **shown(row)} for row in rows))
-            texts = ({"id": row["id"], "text": row["prompt"] + row["completion"]} for row in rows)
-            write_jsonl(folder / "text" / f"{name}.jsonl", texts)
-        write_jsonl(folder / "dropped.jsonl", near)
+            with (
+                (folder / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as file,
+                (folder / "text" / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as texts,
+            ):
+                for row in rows:
+                    shown = rendered(row, template)
+                    file.write(json_line(shown))
+                    texts.write(json_line({"id": row.id, "text": shown["prompt"] + shown["completion"]}))
+                    bar.update()
+        write_jsonl(
+            folder / "dropped.jsonl",
+            (
+                {"id": row.id, "reason": "near_held_out", "split": name} | rendered(row, template)
+                for name, rows in dropped.items()
+                for row in rows
+            ),
+        )
 
 
-def shown(row: Row) -> Row:
-    return {name: row[name] for name in ("prompt", "completion")}
+def read_rows() -> list[Row]:
+    records = ParquetRows(RECORDS)
+    return [row for table in records.tables(records.column_names, BATCH) for row in rows_of(table.to_pylist())]
 
 
 @stage("format")
 def main(params: Params) -> None:
-    records = read_parquet(RECORDS).to_pylist()
-    held_out = f"{params.format.test_fraction:.0%} test, {params.format.validation_fraction:.0%} validation"
-    log.info(f"Splitting {len(records):,} rows by the hash of their question: {held_out}, the rest train")
-    rows = formatted(records, params.format.template)
-    compared = Comparison(rows, params.format.near)
-    splits, dropped = split(rows, params.format, compared)
+    options = params.format
+    rows = read_rows()
+    log.info(f"Splitting {len(rows):,} rows {plan(options)}")
+    compared = Comparison(rows, options.near)
+    splits, dropped = split(rows, options, compared)
     require_rows(splits, dropped)
-    twins = leakage(splits, params.format.near, compared)
-    require_no_more_leakage(twins, params.format)
-    write(splits, dropped)
+    twins = leakage(splits, compared)
+    require_no_more_leakage(twins, options)
+    write(splits, dropped, options.template)
     metrics = {
         "rows_in": len(rows),
         "rows": {name: len(splits[name]) for name in SPLITS},
@@ -210,6 +236,13 @@ def main(params: Params) -> None:
     counts = ", ".join(f"{name} {len(splits[name]):,}" for name in SPLITS)
     log.info(f"{counts}; {sum(map(len, dropped.values())):,} dropped as near to held-out rows → {FORMATTED}/")
     log.info(f"test rows with a twin in train: {twins['exact']:.1%} exact, {twins['near']:.1%} near")
+
+
+def plan(options: Format) -> str:
+    """How the rows are split, in words."""
+    by = "by the hash of their question" if options.split == "question" else "each by itself (naive: twins leak)"
+    test = f"fold {options.fold} of {options.folds}" if options.folds else f"{options.test_fraction:.0%}"
+    return f"{by}: {test} test, {options.validation_fraction:.0%} validation, the rest train"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ collide, and a collision matters only where two texts differ by just that).
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -40,9 +41,9 @@ class Sets(NamedTuple):
 class Texts:
     """Texts to be compared among each other, each known by its place; those of fewer than `min_words` words are near to none."""
 
-    def __init__(self, texts: Sequence[str], threshold: float, min_words: int) -> None:
+    def __init__(self, texts: Iterable[str], threshold: float, min_words: int) -> None:
         self.threshold = threshold
-        self.sets = bigrams(texts, min_words)
+        self.sets, self.same = bigrams(texts, min_words)
         self.first = prefixes(self.sets, threshold)
 
     def near(self, wanted: Places, references: Places) -> NDArray[np.bool_]:
@@ -63,13 +64,19 @@ def near_any(texts: Sequence[str], references: Iterable[str], threshold: float, 
     return compared.near(np.arange(len(texts)), np.arange(len(texts), len(texts) + len(held))).tolist()
 
 
-def bigrams(texts: Sequence[str], min_words: int) -> Sets:
-    """The sets of pairs of adjacent words, empty for texts of fewer than `min_words` words."""
-    hashes, sizes = [np.zeros(0, np.uint64)], [np.zeros(1, np.int64)]
-    for start in range(0, len(texts), BLOCK):
+def bigrams(texts: Iterable[str], min_words: int) -> tuple[Sets, NDArray[np.int64]]:
+    """(the sets of pairs of adjacent words, empty for texts of fewer than `min_words`; a number that equal texts share).
+
+    Texts are equal if their words are, or if they have none and are equal as they stand (the numbers are 64 bits,
+    and others in another process).
+    """
+    hashes, sizes, same = [np.zeros(0, np.uint64)], [np.zeros(1, np.int64)], array("q")
+    rest = iter(texts)
+    while block := list(islice(rest, BLOCK)):
         numbers, lengths = array("q"), []
-        for text in texts[start : start + BLOCK]:
+        for text in block:
             found = words(text)
+            same.append(hash(tuple(found) or text))
             numbers.extend(map(hash, found if len(found) >= min_words else ()))
             lengths.append(len(found) if len(found) >= min_words else 0)
         owners = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
@@ -78,7 +85,7 @@ def bigrams(texts: Sequence[str], min_words: int) -> Sets:
         tagged = _distinct(_tagged(owners[:-1][owners[:-1] == owners[1:]], _mixed(pairs) >> np.uint64(64 - HASH_BITS)))
         hashes.append(tagged & np.uint64(2**HASH_BITS - 1))
         sizes.append(np.bincount((tagged >> np.uint64(HASH_BITS)).astype(np.int64), minlength=len(lengths)))
-    return Sets(np.concatenate(hashes), np.cumsum(np.concatenate(sizes)))
+    return Sets(np.concatenate(hashes), np.cumsum(np.concatenate(sizes))), np.frombuffer(same, np.int64)
 
 
 def _distinct(numbers: Numbers) -> Numbers:
@@ -127,7 +134,7 @@ class Index:
     def __init__(self, sets: Sets, first: Sets, references: Places) -> None:
         self.sets, self.first = sets, first
         sizes = first.sizes[references]
-        place = _counted(sizes)
+        place = counted(sizes)
         keys = first.hashes[np.repeat(first.starts[references], sizes) + place]
         order = np.argsort(keys, kind="stable")
         self.keys, self.place, self.owners = keys[order], place[order], np.repeat(references, sizes)[order]
@@ -146,7 +153,7 @@ class Index:
                 owners = self.owners[entries[likely]].astype(np.uint64)
                 codes = _distinct((some[likely].astype(np.uint64) << np.uint64(40)) | owners)
                 codes = codes[~np.isin(codes, tried, assume_unique=True)]
-                tried = np.union1d(tried, codes)
+                tried = _distinct(np.concatenate([tried, codes]))
                 some, y = (codes >> np.uint64(40)).astype(np.int64), (codes & np.uint64(2**40 - 1)).astype(np.int64)
                 found[some[jaccard(self.sets, rows[some], y) >= threshold - 1e-9]] = True
         return found
@@ -167,7 +174,7 @@ def _pieces(active: Places, low: Places, high: Places, found: NDArray[np.bool_])
         for start in range(0, len(active), width):
             some = slice(start, start + width)
             takes = np.minimum(high[some] - low[some] - depth, step)
-            yield np.repeat(active[some], takes), np.repeat(low[some] + depth, takes) + _counted(takes)
+            yield np.repeat(active[some], takes), np.repeat(low[some] + depth, takes) + counted(takes)
         depth, step = depth + step, min(8 * step, 4096)
 
 
@@ -187,9 +194,9 @@ def _gathered(sets: Sets, rows: Places) -> Numbers:
     """The bigrams of the rows, each tagged with its row's place among them."""
     sizes = sets.sizes[rows]
     owners = np.repeat(np.arange(len(rows)), sizes)
-    return _tagged(owners.astype(np.uint64), sets.hashes[sets.starts[rows][owners] + _counted(sizes)])
+    return _tagged(owners.astype(np.uint64), sets.hashes[sets.starts[rows][owners] + counted(sizes)])
 
 
-def _counted(sizes: Places) -> Places:
+def counted(sizes: Places) -> Places:
     """0, 1, … up to each size, one after the other."""
     return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)

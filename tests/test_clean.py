@@ -169,14 +169,16 @@ def test_batches_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     outputs = {file.name: file.read_bytes() for file in Path("data/clean").iterdir()}
     _, parts = run(rows, tmp_path / "parts", monkeypatch, size=3)
     assert parts == whole
-    assert pq.read_table("data/clean/records.parquet").equals(pq.read_table(pa.BufferReader(outputs["records.parquet"])))
+    assert pq.read_table("data/clean/records.parquet").equals(
+        pq.read_table(pa.BufferReader(outputs["records.parquet"]))
+    )
     assert Path("data/clean/dropped.jsonl").read_bytes() == outputs["dropped.jsonl"]
 
 
 def test_no_row_left_is_an_error_that_counts_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(DataError, match="no row left of 2: dropped 1 malformed, 1 no_answer. Look at .* messages are"):
+    with pytest.raises(DataError, match=r"no row left of 2: dropped 1 malformed, 1 no_answer. Look at .* messages are"):
         run([chat(("bot", "x")), chat(("user", "x"))], tmp_path, monkeypatch)
     assert list(Path("data").iterdir()) == []
 
@@ -237,7 +239,10 @@ def test_answer_of_nothing_but_boilerplate_is_dropped(answer: str) -> None:
     ],
 )
 def test_answer_that_says_something_is_kept_whole(answer: str) -> None:
-    assert cleaned([{"question": "q", "answer": answer}], strip=[]) == ([{"id": 0, "question": "q", "answer": answer}], [])
+    assert cleaned([{"question": "q", "answer": answer}], strip=[]) == (
+        [{"id": 0, "question": "q", "answer": answer}],
+        [],
+    )
 
 
 @pytest.mark.parametrize(
@@ -471,9 +476,7 @@ SPANISH = "Tengo dolor de garganta desde hace tres días y me duele al tragar."
         ({"question": SPANISH, "answer": SPANISH}, {"languages": ["en"]}, "other_language"),
     ],
 )
-def test_filters_drop_what_they_are_asked_to(
-    row: dict[str, Any], changed: dict[str, Any], reason: str | None
-) -> None:
+def test_filters_drop_what_they_are_asked_to(row: dict[str, Any], changed: dict[str, Any], reason: str | None) -> None:
     dropped = cleaned([row], **changed)[1]
     assert [each["reason"] for each in dropped] == ([reason] if reason else [])
     assert cleaned([row])[1] == []
@@ -487,7 +490,7 @@ def test_length_in_tokens_is_counted_by_the_base_models_tokenizer(monkeypatch: p
 
 
 def test_unknown_language_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match="clean.languages: xx unknown; expected some of .*en, "):
+    with pytest.raises(ConfigError, match=r"clean.languages: xx unknown; expected some of .*en, "):
         cleaned([{"question": "q", "answer": "a"}], languages=["xx"])
 
 

@@ -1,5 +1,6 @@
 """pipeline/format.py, tasks.py, templates.py and near.py: rendering, the split, and what must not leak."""
 
+import itertools
 import random
 from fractions import Fraction
 from pathlib import Path
@@ -7,22 +8,24 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings, strategies
 
 from pipeline.errors import DataError
 from pipeline.format import (
     Comparison,
     Row,
-    formatted,
     key_of,
     leakage,
+    rendered,
     require_no_more_leakage,
     require_rows,
+    rows_of,
     split,
     split_of,
 )
 from pipeline.near import near_any
 from pipeline.params import Format, Near, Template
-from pipeline.tasks import task_of
+from pipeline.tasks import Turn, task_of
 from pipeline.templates import template_faults
 
 TEMPLATES = {
@@ -45,7 +48,7 @@ VOCABULARY = [first + second for first in "bdfgklmnprst" for second in ("a", "el
 
 
 def row(number: int, question: str, answer: str = "Rest.") -> Row:
-    return {"id": number, "question": question, "answer": answer, "prompt": question, "completion": answer}
+    return Row(number, [Turn("user", question)], answer)
 
 
 def random_rows(count: int, seed: int) -> list[Row]:
@@ -71,11 +74,11 @@ def dealt(rows: list[Row], options: Format = OPTIONS) -> tuple[dict[str, list[Ro
 
 
 def leaked(splits: dict[str, list[Row]]) -> dict[str, float]:
-    return leakage(splits, NEAR, Comparison([row for rows in splits.values() for row in rows], NEAR))
+    return leakage(splits, Comparison([row for rows in splits.values() for row in rows], NEAR))
 
 
 def place_of(splits: dict[str, list[Row]]) -> dict[int, str]:
-    return {each["id"]: name for name, rows in splits.items() for each in rows}
+    return {each.id: name for name, rows in splits.items() for each in rows}
 
 
 TURNS = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"), ("user", "Flu?"), ("assistant", "Rest.")]
@@ -104,15 +107,18 @@ ASKED = "### Question:\nIs it {flu}?\n### Answer:"
     ids=lambda value: "+".join(value) if isinstance(value, dict) else None,
 )
 def test_record_is_rendered_as(template: str, record: dict[str, Any], prompt: str, completion: str) -> None:
-    (rendered,) = formatted([{"id": 7, **record}], TEMPLATES[template])
-    assert (rendered["id"], rendered["prompt"], rendered["completion"]) == (7, prompt, completion)
+    (found,) = rows_of([{"id": 7, **record}])
+    assert rendered(found, TEMPLATES[template]) == {"id": 7, "prompt": prompt, "completion": completion}
 
 
 def test_what_the_split_compares_is_users_turns_and_last_answer_or_all_of_a_plain_text() -> None:
-    (chat,) = formatted([{"id": 0, "messages": CHAT}], TEMPLATES["tutorial"])
-    (text,) = formatted([{"id": 0, "text": "All of it."}], TEMPLATES["tutorial"])
-    assert (chat["question"], chat["answer"]) == ("Hi\nFlu?", "Rest.")
-    assert (text["question"], text["answer"]) == ("All of it.", "")
+    (chat,) = rows_of([{"id": 0, "messages": CHAT}])
+    (text,) = rows_of([{"id": 0, "text": "All of it."}])
+    assert (chat.compared("question"), chat.compared("answer")) == (
+        ["Hi\nFlu?", "Be brief.", "Hi", "Hello"],
+        ["Rest.", "Be brief.", "Hi", "Hello"],
+    )
+    assert (text.compared("question"), text.compared("answer")) == (["All of it."], [""])
 
 
 def test_task_is_the_first_whose_columns_are_there() -> None:
@@ -219,20 +225,59 @@ def test_added_rows_move_no_old_row_and_order_moves_none(seed: int) -> None:
     all_places = place_of(dealt(rows)[0])
     assert place_of(dealt(chance.sample(rows, 200))[0]) == all_places
     for size in (20, 80, 180):
-        some = place_of(dealt(chance.sample(rows, size))[0])
-        moved = {number for number in some if all_places.get(number, some[number]) != some[number]}
-        assert moved == set()
+        splits, dropped = dealt(chance.sample(rows, size))
+        some = place_of(splits)
+        assert {number for number in some if all_places.get(number, some[number]) != some[number]} == set()
+        assert not {each.id for found in dropped.values() for each in found} & set(all_places)
+
+
+QUESTIONS = strategies.lists(strategies.sampled_from(VOCABULARY[:4]), min_size=7, max_size=10).map(" ".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    questions=strategies.lists(QUESTIONS, min_size=2, max_size=30),
+    order=strategies.randoms(use_true_random=False),
+    share=strategies.floats(0, 1),
+    seed=strategies.integers(0, 2**32 - 1),
+)
+def test_whatever_the_rows_the_split_keeps_its_word(
+    questions: list[str], order: random.Random, share: float, seed: int
+) -> None:
+    """Few words make many twins. No row is lost, none is in two, none leaks; order and added rows move none."""
+    options = OPTIONS.model_copy(update={"seed": seed, "near": Near(threshold=0.5, min_words=2)})
+    rows = [row(number, question) for number, question in enumerate(questions)]
+    fates = fates_of(rows, options)
+    assert sorted(fates) == list(range(len(rows)))
+    assert fates_of(order.sample(rows, len(rows)), options) == fates
+    for number, before in fates_of(rows[: max(1, int(share * len(rows)))], options).items():
+        assert fates[number] in (before, "dropped")
+    for one, other in itertools.combinations(rows, 2):
+        places = {fates[one.id], fates[other.id]}
+        if len(places) == 2 and "dropped" not in places:
+            assert similarity(one.question, other.question) < 0.5
+
+
+def fates_of(rows: list[Row], options: Format) -> dict[int, str]:
+    splits, dropped = split(rows, options, Comparison(rows, options.near))
+    return place_of(splits) | dict.fromkeys((each.id for found in dropped.values() for each in found), "dropped")
+
+
+def similarity(one: str, other: str) -> float:
+    """The Jaccard similarity of two texts' word bigrams."""
+    first, second = ({*itertools.pairwise(text.split())} for text in (one, other))
+    return len(first & second) / len(first | second)
 
 
 @pytest.mark.parametrize("folds", [2, 5])
 def test_folds_hold_every_row_once_and_keep_questions_together(folds: int) -> None:
     rows = random_rows(300, seed=0)
-    rows += [row(300 + each["id"], each["question"].upper() + "?", "Or not.") for each in rows[:50]]
+    rows += [row(300 + each.id, each.question.upper() + "?", "Or not.") for each in rows[:50]]
     tests = []
     for fold in range(folds):
         options = OPTIONS.model_copy(update={"folds": folds, "fold": fold})
         splits, dropped = dealt(rows, options)
-        tests.append({each["id"] for each in splits["test"]})
+        tests.append({each.id for each in splits["test"]})
         assert {number for number in tests[-1] if number < 50} == {
             number - 300 for number in tests[-1] if number >= 300
         }
@@ -318,7 +363,7 @@ def test_short_texts_are_never_near() -> None:
 
 @pytest.mark.parametrize("threshold", ["0.3", "0.5", "0.7", "0.9"])
 def test_near_any_finds_just_what_comparing_all_pairs_finds(threshold: str) -> None:
-    texts, references = ([each["question"] for each in random_rows(300, seed)] for seed in (1, 2))
+    texts, references = ([each.question for each in random_rows(300, seed)] for seed in (1, 2))
     references += [text.upper() + " bum" for text in texts[::7]]
 
     def pairs(text: str) -> set[str]:
@@ -343,9 +388,9 @@ def test_an_earlier_turn_of_a_training_chat_is_no_held_out_answer() -> None:
         ]
         return {"id": 2 * i + turns, "messages": [{"role": role, "content": text} for role, text in said[: 2 * turns]]}
 
-    rows = formatted([chat(i, turns) for i in range(60) for turns in (1, 2)], TEMPLATES["plain"])
+    rows = list(rows_of(chat(i, turns) for i in range(60) for turns in (1, 2)))
     splits, dropped = dealt(rows)
-    held = {row["answer"] for row in splits["test"] if len(row["answer"].split()) == 12}
+    held = {row.answer for row in splits["test"] if len(row.answer.split()) == 12}
     assert held
-    assert not held & {turn for row in splits["train"] for turn in (*row["turns"], row["answer"])}
+    assert not held & {text for row in splits["train"] for text in row.compared("answer")}
     assert dropped["train"]
