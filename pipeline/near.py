@@ -11,8 +11,9 @@ collide, and a collision matters only where two texts differ by just that).
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +28,14 @@ Numbers = NDArray[np.uint64]
 Places = NDArray[np.int64]
 
 
-class Sets(NamedTuple):
+@dataclass(frozen=True)
+class Sets:
     """The distinct bigrams of texts: those of text i are hashes[starts[i] : starts[i + 1]], in ascending order."""
 
     hashes: Numbers
     starts: Places
 
-    @property
+    @cached_property
     def sizes(self) -> Places:
         return np.diff(self.starts)
 
