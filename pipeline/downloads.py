@@ -5,9 +5,10 @@ huggingface_hub resumes within a process alone, gives up on a 5xx and on a reset
 
 import hashlib
 import logging
-import string
+import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -32,6 +33,7 @@ T = TypeVar("T")
 WAITS = (1, 2, 4, 8, 16)  # seconds before each further attempt; all of them again once a file has grown by PROGRESS
 LONGEST = 300  # seconds that the hub may ask to wait: its rate limits are counted over five minutes
 PROGRESS = 1 << 20  # bytes
+HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class Listed(NamedTuple):
@@ -118,10 +120,8 @@ def _downloaded(file: Listed, url: str, partial: Path) -> str | None:
     def reached() -> int:
         return partial.stat().st_size if partial.exists() else 0
 
-    try:
+    with suppress(_Short):
         retried(file.path, lambda: _stream(file, url, partial, reached()), reached=reached, connecting=True)
-    except _Short:
-        pass
     if reached() != file.size:
         return f"{reached():,} bytes came in the place of {file.size:,}"
     return None if is_intact(partial, file.digest) else f"its hash is not {file.digest[:12]}…"
@@ -145,6 +145,7 @@ def _stream(file: Listed, url: str, partial: Path, start: int) -> None:
         with partial.open("ab" if resumed else "wb") as part, bar:
             for block in response.iter_bytes():
                 part.write(block)
+                part.flush()  # what came is there to go on from, whatever happens to this process
                 bar.update(len(block))
                 if part.tell() > file.size:
                     return
@@ -154,7 +155,7 @@ def _stream(file: Listed, url: str, partial: Path, start: int) -> None:
 
 def is_intact(file: Path, digest: str) -> bool:
     """Whether a file's content has that digest; True if the digest is neither SHA-256 nor git's SHA-1 of a blob."""
-    if not set(digest) <= set(string.hexdigits) or len(digest) not in (40, 64):
+    if not HASH.fullmatch(digest):
         return True
     with file.open("rb") as stream:
         blob = hashlib.sha256() if len(digest) == 64 else hashlib.sha1(b"blob %d\0" % file.stat().st_size)

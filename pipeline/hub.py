@@ -3,6 +3,7 @@
 They lie in the hub's cache as huggingface_hub lays them out; what a file there is named after tells what it must hold.
 """
 
+import json
 import logging
 import os
 from collections.abc import Iterable
@@ -23,7 +24,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import filter_repo_objects, get_token_to_send
 
-from pipeline.downloads import DamagedError, Listed, bring, is_intact, retried
+from pipeline.downloads import HASH, DamagedError, Listed, bring, is_intact, retried
 from pipeline.errors import DataError, ModelError, PipelineError
 from pipeline.files import whole
 from pipeline.tasks import listed
@@ -36,6 +37,16 @@ IGNORED = {
     "model": [*PICKLED, "*.h5", "*.msgpack", "*.onnx", "*.py", "*.gguf", "*/*"],
     "dataset": [*PICKLED, "*.py"],
 }
+
+# What huggingface_hub and its client raise; UnicodeError for a token that no header can hold.
+FAULTS = (
+    httpx2.HTTPError,
+    httpx2.InvalidURL,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    UnicodeError,
+)
 
 
 def snapshot(name: str, revision: str, kind: str) -> Path:
@@ -55,15 +66,13 @@ def snapshot(name: str, revision: str, kind: str) -> Path:
             return _from_cache(name, revision, kind, error)
     except DamagedError as error:
         raise fault(f"{section}.name: {name}: {error}") from None
-    except (httpx2.HTTPError, httpx2.InvalidURL, OfflineModeIsEnabled, LocalEntryNotFoundError, ValueError) as error:
+    except FAULTS as error:
         raise fault(f"{section}.{_told(error, name, revision, kind)}") from None
 
 
 def _from_hub(name: str, revision: str, kind: str) -> Path:
     """Bring what the cache lacks or holds damaged; the library lays out the snapshot when all of it is there."""
-    commit, files = retried(
-        name, lambda: _listing(name, revision, kind), reached=lambda: 0, connecting=False
-    )
+    commit, files = retried(name, lambda: _listing(name, revision, kind), reached=lambda: 0, connecting=False)
     wanted = [file for file in files if _is_wanted(file.path, kind)]
     _require_safe_weights(name, [file.path for file in files], kind)
     repository = _repository(name, kind)
@@ -88,13 +97,18 @@ def _from_hub(name: str, revision: str, kind: str) -> Path:
 
 def _listing(name: str, revision: str, kind: str) -> tuple[str, list[Listed]]:
     """The commit of a revision, and its files as far as the hub says what they hold."""
-    info = HfApi().repo_info(
-        name, repo_type=kind, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
-    )
+    try:
+        info = HfApi().repo_info(
+            name, repo_type=kind, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
+        )
+    except (json.JSONDecodeError, KeyError, TypeError) as error:  # a page to log in to a network, for example
+        raise httpx2.DecodingError("what answers is no hub") from error
     files = []
     for file in info.siblings or []:
         size, digest = (file.lfs.size, file.lfs.sha256) if file.lfs else (file.size, file.blob_id)
-        if size is not None and digest is not None:
+        # Both become names of files here, and the hub is not trusted with where.
+        inside = not file.rfilename.startswith("/") and ".." not in file.rfilename.split("/")
+        if inside and size is not None and digest and HASH.fullmatch(digest):
             files.append(Listed(file.rfilename, size, digest))
     return str(info.sha), files
 
@@ -131,12 +145,12 @@ def _from_cache(name: str, revision: str, kind: str, why: Exception) -> Path:
         raise why from None
     for file in sorted(folder.rglob("*")):
         # Where the system knows no links, files do not bear the names of their hashes.
-        if file.is_symlink() and _is_wanted(file.relative_to(folder).as_posix(), kind):
-            if not is_intact(file, os.readlink(file).rpartition("/")[2]):
-                raise DamagedError(
-                    f"{file} is damaged: its content has not the hash that it is named after. "
-                    "Run this again when the hub can be reached, and it is fetched again"
-                )
+        checked = file.is_symlink() and _is_wanted(file.relative_to(folder).as_posix(), kind)
+        if checked and not is_intact(file, os.readlink(file).rpartition("/")[2]):
+            raise DamagedError(
+                f"{file} is damaged: its content has not the hash that it is named after. "
+                "Run this again when the hub can be reached, and it is fetched anew"
+            )
     if not isinstance(why, OfflineModeIsEnabled):
         log.info(f"{_briefly(why)}: taking {name} at {folder.name} from the cache")
     return folder

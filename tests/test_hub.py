@@ -100,7 +100,7 @@ FAULTS = {
     "unknown model": ("model", ["model=hub", "model.name=owner/nothing"], "model.name: no model owner/nothing on the hub"),
     "unknown dataset": ("data", ["data=hub", "data.name=owner/nothing"], "data.name: no dataset owner/nothing on the hub"),
     "gated": ("model", ["model=hub", "model.name=owner/gated"], "access to owner/gated is gated"),
-    "pickled weights": ("model", ["model=hub", "model.name=owner/pickled"], "has no weights in safetensors"),
+    "pickled weights": ("model", ["model=hub", "model.name=owner/pickled"], "has pickled weights only (pytorch_model.bin)"),
     "unknown split": ("data", ["data=medical", "data.split=dev"], "no readable split dev"),
     "not a name": ("model", ["model=hub", "model.name=a/b/c"], "model.name: 'a/b/c' is not a name on the hub"),
     "unknown column": ("data", ["data=medical", "data.columns.answer=Nurse"], "no column Nurse"),
