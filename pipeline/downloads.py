@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -48,7 +49,9 @@ class DamagedError(PipelineError):
     """What the hub sends is not what it lists."""
 
 
-def retried(what: str, attempt: Callable[[], T], *, reached: Callable[[], int], connecting: bool) -> T:
+def retried(
+    what: str, attempt: Callable[[], T], *, reached: Callable[[], int] = lambda: 0, connecting: bool = True
+) -> T:
     """The attempt's result; 429, 5xx and dropped connections are waited out, each wait told in a line.
 
     `reached`: bytes that are there so far. `connecting`: wait for a hub that cannot be connected to, too.
@@ -62,7 +65,7 @@ def retried(what: str, attempt: Callable[[], T], *, reached: Callable[[], int], 
             if reached() - before >= PROGRESS:
                 waits, before = iter(WAITS), reached()
             why, wait = _passing(error, connecting), next(waits, None)
-            asked = _asked(error)
+            asked = asked_to_wait(error)
             if why is None or wait is None or asked > LONGEST:
                 raise
         pause = max(wait, asked)
@@ -82,7 +85,7 @@ def _passing(error: Exception, connecting: bool) -> str | None:
     return f"the connection was dropped ({type(cause).__name__})" if dropped else None
 
 
-def _asked(error: Exception) -> int:
+def asked_to_wait(error: Exception) -> int:
     """Seconds that the hub asks to wait."""
     if not isinstance(error, HfHubHTTPError):
         return 0
@@ -111,7 +114,9 @@ def bring(file: Listed, url: str, blob: Path, lock: Path) -> None:
                 return
             partial.unlink()
             log.info(f"{file.path}: {found}{'; fetching it again' if again else ''}")
-    raise DamagedError(f"{file.path} came twice, and is not what the hub lists: {found}")
+    raise DamagedError(
+        f"{file.path} came twice, and is not what the hub lists: {found}. Try again later, or tell whoever keeps it"
+    )
 
 
 def _downloaded(file: Listed, url: str, partial: Path) -> str | None:
@@ -121,7 +126,7 @@ def _downloaded(file: Listed, url: str, partial: Path) -> str | None:
         return partial.stat().st_size if partial.exists() else 0
 
     with suppress(_Short):
-        retried(file.path, lambda: _stream(file, url, partial, reached()), reached=reached, connecting=True)
+        retried(file.path, lambda: _stream(file, url, partial, reached()), reached=reached)
     if reached() != file.size:
         return f"{reached():,} bytes came in the place of {file.size:,}"
     return None if is_intact(partial, file.digest) else f"its hash is not {file.digest[:12]}…"
@@ -137,10 +142,10 @@ def _stream(file: Listed, url: str, partial: Path, start: int) -> None:
         return
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
-        if response.status_code == httpx2.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # the hub has no more of it
         hf_raise_for_status(response)
-        resumed = response.status_code == httpx2.codes.PARTIAL_CONTENT
+        resumed = response.status_code == HTTPStatus.PARTIAL_CONTENT
         bar = tqdm(total=file.size, initial=start * resumed, desc=file.path, unit="B", unit_scale=True, disable=None)
         with partial.open("ab" if resumed else "wb") as part, bar:
             for block in response.iter_bytes():

@@ -6,27 +6,25 @@ They lie in the hub's cache as huggingface_hub lays them out; what a file there 
 import json
 import logging
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import httpx2
 from huggingface_hub import HfApi, constants, get_cached_repo_tree, hf_hub_url, snapshot_download
 from huggingface_hub.errors import (
     CachedRepoTreeNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
-    RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils import filter_repo_objects, get_token_to_send
+from huggingface_hub.utils import disable_progress_bars, filter_repo_objects, get_token_to_send
+from huggingface_hub.utils import logging as hub_logging
 
 from pipeline.downloads import HASH, DamagedError, Listed, bring, is_intact, retried
 from pipeline.errors import DataError, ModelError, PipelineError
 from pipeline.files import whole
+from pipeline.hub_errors import briefly, told
 from pipeline.tasks import listed
 
 log = logging.getLogger(__name__)
@@ -37,16 +35,9 @@ IGNORED = {
     "model": [*PICKLED, "*.h5", "*.msgpack", "*.onnx", "*.py", "*.gguf", "*/*"],
     "dataset": [*PICKLED, "*.py"],
 }
-
-# What huggingface_hub and its client raise; UnicodeError for a token that no header can hold.
-FAULTS = (
-    httpx2.HTTPError,
-    httpx2.InvalidURL,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    UnicodeError,
-)
+# What huggingface_hub and its client raise where the hub sends nothing.
+UNSENT = (httpx2.HTTPError, httpx2.InvalidURL, LocalEntryNotFoundError, OfflineModeIsEnabled)
+NO_HUB = "what answers is no hub"
 
 
 def snapshot(name: str, revision: str, kind: str) -> Path:
@@ -55,6 +46,8 @@ def snapshot(name: str, revision: str, kind: str) -> Path:
     Every file that is wanted has the hash that the hub lists for it. `kind` is "dataset" or "model". Raises DataError
     or ModelError, by kind, in words for the user.
     """
+    disable_progress_bars()  # our own tell what is downloaded
+    hub_logging.disable_propagation()  # it writes each line itself
     fault: type[PipelineError] = DataError if kind == "dataset" else ModelError
     section = "data" if kind == "dataset" else "model"
     try:
@@ -62,17 +55,17 @@ def snapshot(name: str, revision: str, kind: str) -> Path:
             return _from_hub(name, revision, kind)
         except (RevisionNotFoundError, HFValidationError):
             raise
-        except (httpx2.HTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
+        except UNSENT as error:
             return _from_cache(name, revision, kind, error)
     except DamagedError as error:
         raise fault(f"{section}.name: {name}: {error}") from None
-    except FAULTS as error:
-        raise fault(f"{section}.{_told(error, name, revision, kind)}") from None
+    except (HFValidationError, *UNSENT) as error:
+        raise fault(f"{section}.{told(error, name, revision, kind)}") from None
 
 
 def _from_hub(name: str, revision: str, kind: str) -> Path:
     """Bring what the cache lacks or holds damaged; the library lays out the snapshot when all of it is there."""
-    commit, files = retried(name, lambda: _listing(name, revision, kind), reached=lambda: 0, connecting=False)
+    commit, files = retried(name, lambda: _listing(name, revision, kind), connecting=False)
     wanted = [file for file in files if _is_wanted(file.path, kind)]
     _require_safe_weights(name, [file.path for file in files], kind)
     repository = _repository(name, kind)
@@ -84,25 +77,33 @@ def _from_hub(name: str, revision: str, kind: str) -> Path:
         url = hf_hub_url(name, file.path, repo_type=kind, revision=commit)
         bring(file, url, repository / "blobs" / file.digest, lock)
     folder = retried(
-        name,
-        lambda: snapshot_download(name, repo_type=kind, revision=commit, ignore_patterns=IGNORED[kind]),
-        reached=lambda: 0,
-        connecting=True,
+        name, lambda: snapshot_download(name, repo_type=kind, revision=commit, ignore_patterns=IGNORED[kind])
     )
-    if revision != commit:  # offline, a branch stands for what was last brought whole
-        with whole(repository / "refs" / revision) as reference:
-            reference.write_text(commit, encoding="ascii")
+    if revision != commit:
+        _refer(repository / "refs" / revision, commit)
     return Path(folder)
+
+
+def _refer(branch: Path, commit: str) -> None:
+    """Make a branch stand, offline, for the commit that was last brought whole."""
+    if not branch.exists() or branch.read_text(encoding="utf-8") != commit:  # the cache may be one that is only read
+        with whole(branch) as reference:
+            reference.write_text(commit, encoding="utf-8")
 
 
 def _listing(name: str, revision: str, kind: str) -> tuple[str, list[Listed]]:
     """The commit of a revision, and its files as far as the hub says what they hold."""
+    token = get_token_to_send(None) or ""
+    if not (token.isascii() and token.isprintable()):  # the client would log it as what it cannot send
+        raise httpx2.LocalProtocolError("no token")
     try:
         info = HfApi().repo_info(
             name, repo_type=kind, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
     except (json.JSONDecodeError, KeyError, TypeError) as error:  # a page to log in to a network, for example
-        raise httpx2.DecodingError("what answers is no hub") from error
+        raise httpx2.DecodingError(NO_HUB) from error
+    if not HASH.fullmatch(info.sha or ""):
+        raise httpx2.DecodingError(NO_HUB)
     files = []
     for file in info.siblings or []:
         size, digest = (file.lfs.size, file.lfs.sha256) if file.lfs else (file.size, file.blob_id)
@@ -110,7 +111,7 @@ def _listing(name: str, revision: str, kind: str) -> tuple[str, list[Listed]]:
         inside = not file.rfilename.startswith("/") and ".." not in file.rfilename.split("/")
         if inside and size is not None and digest and HASH.fullmatch(digest):
             files.append(Listed(file.rfilename, size, digest))
-    return str(info.sha), files
+    return info.sha, files
 
 
 def _repository(name: str, kind: str) -> Path:
@@ -127,7 +128,7 @@ def _is_there(repository: Path, commit: str, file: Listed) -> bool:
         if place.exists():
             if is_intact(place, file.digest):
                 return True
-            log.info(f"{file.path} is damaged in the cache; fetching it again")
+            log.info(f"{file.path} is damaged in the cache; fetching it anew")
             place.resolve().unlink()
             place.unlink(missing_ok=True)
     return False
@@ -152,7 +153,7 @@ def _from_cache(name: str, revision: str, kind: str, why: Exception) -> Path:
                 "Run this again when the hub can be reached, and it is fetched anew"
             )
     if not isinstance(why, OfflineModeIsEnabled):
-        log.info(f"{_briefly(why)}: taking {name} at {folder.name} from the cache")
+        log.info(f"The hub does not send it ({briefly(why)}): taking {name} at {folder.name} from the cache")
     return folder
 
 
@@ -162,69 +163,15 @@ def refused(name: str, commit: str, kind: str) -> list[str]:
         tree = get_cached_repo_tree(name, repo_type=kind, revision=commit)
     except CachedRepoTreeNotFoundError:
         return []
-    return _refused(file.path for file in tree)
-
-
-def _refused(paths: Iterable[str]) -> list[str]:
-    return list(filter_repo_objects(paths, allow_patterns=[*PICKLED, "*.py"]))
+    return list(filter_repo_objects((file.path for file in tree), allow_patterns=[*PICKLED, "*.py"]))
 
 
 def _require_safe_weights(name: str, paths: list[str], kind: str) -> None:
     pickled = list(filter_repo_objects(paths, allow_patterns=PICKLED, ignore_patterns=["*/*"]))
-    if kind == "model" and pickled and not any(path.endswith(".safetensors") for path in paths):
+    safe = filter_repo_objects(paths, allow_patterns="*.safetensors", ignore_patterns="*/*")
+    if kind == "model" and pickled and not any(safe):
         raise ModelError(
             f"model.name: {name} has pickled weights only ({listed(pickled)}), which can run code when opened. "
             "Convert them where you trust them: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…) writes "
             "safetensors; then model=folder"
         )
-
-
-def _told(error: Exception, name: str, revision: str, kind: str) -> str:
-    """The parameter, and what is wrong with it, in words for the user; never what a library says of a request."""
-    login = "log in (hf auth login) or set HF_TOKEN"
-    token = _token()
-    match error:
-        case HFValidationError():
-            return f"name: {name!r} is not a name on the hub (OWNER/NAME): {error}"
-        case GatedRepoError() if token:
-            return (
-                f"name: access to {name} is gated, and {token} does not open it. Ask for access on the hub's page of "
-                f"{name}, by the account of that token; a fine-grained token must be allowed to read gated repositories"
-            )
-        case GatedRepoError():
-            return (
-                f"name: access to {name} is gated, and there is no token. Ask for it on the hub's page of {name}, "
-                f"then {login}"
-            )
-        case RevisionNotFoundError():
-            return f"revision: {name} has no branch, tag or commit {revision}"
-        case RepositoryNotFoundError():
-            sent = f"{token} does not open it" if token else f"then {login}"
-            return f"name: no {kind} {name} on the hub, or it is private: {sent}"
-        case HfHubHTTPError() if error.response.status_code in (401, 403):
-            return (
-                f"name: the hub answers {error.response.status_code} to {token or 'a request without a token'} for "
-                f"{name}. Log in anew (hf auth login), or set HF_TOKEN to a token that is valid and may read it"
-            )
-        case httpx2.LocalProtocolError() | UnicodeError():
-            return f"name: {token or 'a header'} cannot be sent: it has signs that no token has. Set it anew"
-    return (
-        f"name: {name} at {revision} is not in the cache and the hub does not answer ({_briefly(error)}). Check the "
-        f"connection and HF_ENDPOINT, and HF_HUB_OFFLINE if it is set; a download goes on where it broke off"
-    )
-
-
-def _briefly(error: Exception) -> str:
-    if isinstance(error, HfHubHTTPError):
-        return f"it says {error.response.status_code} {error.response.reason_phrase}"
-    return type(error.__cause__ or error).__name__
-
-
-def _token() -> str | None:
-    """Where the token comes from that is sent; None if there is none."""
-    if get_token_to_send(None) is None:
-        return None
-    for variable in ("HF_OIDC_RESOURCE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if os.environ.get(variable, "").strip():
-            return f"the token of {variable}"
-    return f"the token of hf auth login ({constants.HF_TOKEN_PATH})"

@@ -215,7 +215,7 @@ def _from_hub(source: HubRows) -> tuple[pa.Table, str]:
     datasets.disable_progress_bars()
     try:
         split = datasets.load_dataset(os.fspath(folder), source.config, split=source.split)
-    except (ValueError, datasets.exceptions.DatasetsError, pa.ArrowException) as error:
+    except (ValueError, FileNotFoundError, datasets.exceptions.DatasetsError, pa.ArrowException) as error:
         raise DataError(
             f"data.name: {source.name} at {folder.name} has no readable split {source.split}: {error}{_refused(source, folder)}"
         ) from None
