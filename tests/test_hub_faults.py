@@ -137,6 +137,7 @@ def test_a_hub_that_knows_no_ranges_sends_all_of_it_anew(hub: Hub, slept: list[f
     hub.faults = [Fault(ROWS_BODY, drop=200_000)]
     assert brought() == FILES
     assert hub.ranges == ["bytes=200000-"]
+    assert len(hub.downloads()) == 3  # the card, a part of the rows, the rows
 
 
 def test_patience_begins_again_as_long_as_a_download_grows(
