@@ -209,14 +209,26 @@ def _from_hub(source: HubRows) -> tuple[pa.Table, str]:
     """A split of a dataset on the hub, read from the snapshot of one commit: offline too, once it was there."""
     import datasets
 
-    from pipeline.hub import snapshot
+    from pipeline import hub
 
-    folder = snapshot(source.name, source.revision, "dataset")
+    folder = hub.snapshot(source.name, source.revision, "dataset")
     datasets.disable_progress_bars()
     try:
         split = datasets.load_dataset(os.fspath(folder), source.config, split=source.split)
-    except (ValueError, datasets.exceptions.DatasetsError, pa.ArrowException) as error:
+    except (ValueError, FileNotFoundError, datasets.exceptions.DatasetsError, pa.ArrowException) as error:
         raise DataError(
-            f"data.name: {source.name} at {folder.name} has no readable split {source.split}: {error}"
+            f"data.name: {source.name} at {folder.name} has no readable split {source.split}: {error}{_refused(source, folder)}"
         ) from None
     return split.data.table.replace_schema_metadata(None).combine_chunks(), folder.name
+
+
+def _refused(source: HubRows, folder: Path) -> str:
+    """What of a dataset was not fetched, if that may be why it cannot be read."""
+    from pipeline.hub import refused
+
+    if not (names := refused(source.name, folder.name, "dataset")):
+        return ""
+    return (
+        f"\nNot fetched, since opening or running it can do anything: {listed(names)}. Where the hub has made Parquet of "
+        "it, take that: data.revision=refs/convert/parquet. Else convert it where you trust it: data=file"
+    )

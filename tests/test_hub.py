@@ -1,12 +1,14 @@
 """The hub's real client against a stand-in hub on loopback."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import commit_all, python_in, run_in
+from error_inputs import small_disk
 from hub import COMMIT, OLDER, Hub, serving
 
 from pipeline.dialogues import generate, read_knowledge
@@ -15,6 +17,8 @@ ROWS = [
     {"Description": f"Q. What about case {i}?", "Patient": "Hi", "Doctor": f"Case {i} wants rest and {i} days of it."}
     for i in range(50)
 ]
+
+AUTO = ("AutoConfig", "AutoModelForCausalLM")
 
 
 @pytest.fixture
@@ -32,6 +36,18 @@ def hub(built: Path, tmp_path: Path) -> Iterator[Hub]:
         (tmp_path / "hub/models/owner/pickled").mkdir()
         shutil.copy(model / "config.json", tmp_path / "hub/models/owner/pickled/config.json")
         (tmp_path / "hub/models/owner/pickled/pytorch_model.bin").write_bytes(b"pickled")
+        for file in (
+            "datasets/owner/pickles/train.pkl",
+            "datasets/owner/script/script.py",
+            "models/owner/code/code.py",
+        ):
+            (tmp_path / "hub" / file).parent.mkdir(parents=True)
+            (tmp_path / "hub" / file).write_text("raise SystemExit('code from the hub was run')")
+            (tmp_path / "hub" / file).with_name("README.md").write_text("Read me.")
+        for file in model.glob("*.*"):
+            shutil.copy(file, tmp_path / "hub/models/owner/code")
+        config = {"model_type": "own", "architectures": ["Own"], "auto_map": dict.fromkeys(AUTO, "code.Own")}
+        (tmp_path / "hub/models/owner/code/config.json").write_text(json.dumps(config))
         yield served
 
 
@@ -100,7 +116,10 @@ FAULTS = {
     "unknown model": ("model", ["model=hub", "model.name=owner/nothing"], "model.name: no model owner/nothing on the hub"),
     "unknown dataset": ("data", ["data=hub", "data.name=owner/nothing"], "data.name: no dataset owner/nothing on the hub"),
     "gated": ("model", ["model=hub", "model.name=owner/gated"], "access to owner/gated is gated"),
-    "pickled weights": ("model", ["model=hub", "model.name=owner/pickled"], "has no weights in safetensors"),
+    "pickled weights": ("model", ["model=hub", "model.name=owner/pickled"], "has pickled weights only (pytorch_model.bin)"),
+    "pickled data": ("data", ["data=hub", "data.name=owner/pickles"], "opening or running it can do anything: train.pkl. "),
+    "data by code": ("data", ["data=hub", "data.name=owner/script"], "opening or running it can do anything: script.py. "),
+    "a model by code": ("model", ["model=hub", "model.name=owner/code"], "owner/code does not load as a causal language model"),
     "unknown split": ("data", ["data=medical", "data.split=dev"], "no readable split dev"),
     "not a name": ("model", ["model=hub", "model.name=a/b/c"], "model.name: 'a/b/c' is not a name on the hub"),
     "unknown column": ("data", ["data=medical", "data.columns.answer=Nurse"], "no column Nurse"),
@@ -115,6 +134,8 @@ def test_what_the_hub_refuses_is_one_message(
     assert code == 1
     assert message in output
     assert "Traceback" not in output
+    assert "was run" not in output
+    assert not any(path.endswith((".py", ".pkl", ".bin")) for path in hub.downloads())
     assert not (project / "data/raw").exists()
     assert not (project / "models/base").exists()
 
@@ -135,8 +156,26 @@ def test_a_token_opens_what_is_gated_and_is_written_nowhere(project: Path, hub: 
 def test_a_hub_that_does_not_answer_is_one_message(project: Path, hub: Hub) -> None:
     code, output = fetch(project, hub, "model", "model=pythia-70m", HF_ENDPOINT="http://127.0.0.1:9")
     assert code == 1
-    assert "the hub does not answer" in output
+    assert "the hub does not send it (ConnectError)" in output
     assert "Traceback" not in output
+
+
+def test_a_full_disk_is_one_message_and_the_download_goes_on_when_there_is_room(project: Path, hub: Hub) -> None:
+    rows = json.dumps({"question": "Q", "answer": "A" * 5000}) + "\n"
+    (hub.root / "datasets/owner/large").mkdir()
+    (hub.root / "datasets/owner/large/train.jsonl").write_text(rows * 40)
+    large = ("data=hub", "data.name=owner/large")
+    assert python_in(project, "pipeline.compose", *large).returncode == 0
+    done = run_in(
+        project, *small_disk(100, ["python", "-m", "pipeline.fetch", "instance=data"]), **online(project, hub)
+    )
+    assert done.returncode == 1
+    assert re.search(r"fetch stopped: \S+\.incomplete: File too large\. See that there is room", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert not (project / "data/raw").exists()
+    code, output = fetch(project, hub, "data", *large)
+    assert code == 0, output
+    assert hub.ranges == ["bytes=102400-"]
 
 
 def test_the_tutorial_runs_whole(project: Path, hub: Hub) -> None:
