@@ -35,7 +35,11 @@ def page(**changes: Any) -> str:
         "metrics": deltas({"f1": 0.25, "loss": 4.0}, {"f1": 0.75, "loss": 3.0}),
         "rows": 1,
         "signature": {"bleu": "nrefs:1"},
-        "clean": {"rows_kept": 8, "dropped": {"empty": 2, "no_answer": 0, "boilerplate": 0, "duplicate": 1}},
+        "clean": {
+            "rows_kept": 8,
+            "dropped": {"empty": 2, "no_answer": 0, "boilerplate": 0, "duplicate": 1},
+            "changed": {"mended": 0, "stripped": 3, "masked": 0},
+        },
         "format": {
             "rows": {"train": 5, "validation": 1, "test": 1},
             "dropped_near": {"train": 1, "validation": 0},
