@@ -21,19 +21,19 @@ from pipeline.params import Gates, Tokenize
 PARCEL = 50  # batches that the Trainer sorts by length among themselves (LengthGroupedSampler)
 Lengths = NDArray[np.int64]
 
-# X → (what the counted are, what is wrong with them, what to do)
+# X → (what is counted, what is wrong with it, what to do)
 FAULTS = {
-    "unlabelled": ("rows", "have no label that is learned, so training learns nothing from them", "Leave them out"),
+    "unlabelled": ("rows", "have no label in the loss, so that nothing is learned from them", "Leave them out"),
     "unended": (
         "rows",
-        "have no end of text in the loss, as their answer is cut, and a model learns from them not to stop",
-        "Raise tokenize.max_length, leave out rows with such long answers",
+        "have no end of text in the loss, as their answer is cut: from such rows a model learns not to stop",
+        "Raise tokenize.max_length, leave out the rows with the longest answers",
     ),
-    "truncated": ("rows", "are longer than tokenize.max_length and were cut", "Raise it, leave out such long rows"),
+    "truncated": ("rows", "are longer than tokenize.max_length and were cut", "Raise it, leave out the longest rows"),
     "answer_tokens_lost": (
         "answer tokens",
-        "were cut off, as the rows are longer than tokenize.max_length",
-        "Raise it, leave out such long rows",
+        "were cut off rows that are longer than tokenize.max_length",
+        "Raise it, leave out the rows with the longest answers",
     ),
     "duplicates": ("rows", "have the token ids of an earlier row, of train or of their own split", "Leave them out"),
     "prefix_mismatch": (
@@ -41,11 +41,7 @@ FAULTS = {
         "have a prompt that tokenizes differently alone than with its answer",
         "Have the template end the prompt, or begin the completion, with a line break",
     ),
-    "padding": (
-        "places in a batch",
-        "are padding",
-        "Set train.group_by_length=true, lower train.batch_size",
-    ),
+    "padding": ("places in batches", "are padding", "Set train.group_by_length=true, lower train.batch_size"),
 }
 
 
@@ -71,6 +67,10 @@ class Audit:
         self.cut = np.zeros(2, np.int64)  # tokens cut off prompts and off completions
         self.found = {name: Finding(0, 0) for name in FAULTS if name != "padding"}
         self._lengths: list[NDArray[np.int32]] = []
+
+    @property
+    def rows(self) -> int:
+        return self.found["unended"].of
 
     @property
     def lengths(self) -> Lengths:
@@ -113,7 +113,7 @@ class Audit:
         lengths = self.lengths
         rows = {name: self.found[name].count for name in ("unlabelled", "unended", "truncated", "duplicates")}
         return {
-            "rows": len(lengths),
+            "rows": self.rows,
             "tokens": int(lengths.sum()),
             "supervised_share": self.learned / int(lengths.sum()),
             **{f"rows_{name}": count for name, count in rows.items()},
@@ -171,35 +171,40 @@ def ordered(lengths: Lengths, batch_size: int, by_length: bool) -> Lengths:
     return np.concatenate([np.sort(shuffled[at : at + size])[::-1] for at in range(0, len(lengths), size)])
 
 
-def padding(lengths: Lengths, options: Tokenize) -> tuple[Finding, dict[str, Any]]:
-    """(what is padding as training is configured, the metrics: that, and what either order of the rows would waste)."""
-    size = options.batch_size
-    orders = {
-        "shuffled": padding_in(ordered(lengths, size, by_length=False), size),
-        "by_length": padding_in(ordered(lengths, size, by_length=True), size),
-    }
-    chosen = orders["by_length" if options.group_by_length else "shuffled"]
+def epoch(audit: Audit, options: Tokenize) -> tuple[Finding, dict[str, Any]]:
+    """(what is padding in training as it is configured, the metrics of an epoch: tokens, batches, padding)."""
+    lengths, size = audit.lengths, options.batch_size
+    orders = {name: padding_in(ordered(lengths, size, name == "by_length"), size) for name in ("shuffled", "by_length")}
+    padding = orders["by_length" if options.group_by_length else "shuffled"]
     shares = {name: finding.share for name, finding in orders.items()}
-    return chosen, {"batch_size": size, "places": chosen.of, "share": chosen.share, **shares}
+    return padding, {
+        "tokens": int(lengths.sum()),
+        "tokens_in_loss": audit.learned,
+        "batch_size": size,
+        "batches": math.ceil(len(lengths) / size),
+        "padding": {"tokens": padding.count, "share": padding.share, **shares},
+    }
 
 
 def require_gates(found: dict[str, dict[str, Finding]], gates: Gates) -> None:
     """Raise DataError that lists every gate that is exceeded; `found`: split → X → what was counted."""
-    limits = {name.removeprefix("max_"): limit for name, limit in gates if limit is not None}
-    lines = []
-    for name, limit in limits.items():
-        over = {split: each[name] for split, each in found.items() if name in each and each[name].share > limit}
-        lines += [f"  {_described(name, split, finding, limit)}" for split, finding in over.items()]
+    faults = []
+    for key, limit in gates:
+        name = key.removeprefix("max_")
+        counted = {split: each[name] for split, each in found.items() if name in each}
+        over = {split: finding for split, finding in counted.items() if limit is not None and finding.share > limit}
         if over:
             enough = math.ceil(1000 * max(finding.share for finding in over.values())) / 1000
-            lines.append(f"    {FAULTS[name][2]}, or allow it: tokenize.gates.max_{name}={enough:g}")
-    if lines:
-        raise DataError("\n".join(["the rows are not fit to be trained on, as tokenize.gates has it:", *lines]))
+            unit, wrong, remedy = FAULTS[name]
+            where = " and ".join(_described(split, unit, finding) for split, finding in over.items())
+            faults.append(
+                f"tokenize.gates.{key}: {where} {wrong}; allowed are {limit:.2%}. {remedy}, "
+                f"or allow it: tokenize.gates.{key}={enough:g}"
+            )
+    if faults:
+        raise DataError("\n".join(["training would not go well on these rows:", *(f"  {fault}" for fault in faults)]))
 
 
-def _described(name: str, split: str, finding: Finding, limit: float) -> str:
-    unit, wrong, _ = FAULTS[name]
-    first = "" if finding.first is None else f", first the row with id {finding.first}"
-    return (
-        f"{split}: {finding.count:,} of {finding.of:,} {unit} ({finding.share:.2%}; allowed {limit:.2%}) {wrong}{first}"
-    )
+def _described(split: str, unit: str, finding: Finding) -> str:
+    first = "" if finding.first is None else f", the first has id {finding.first}"
+    return f"{finding.count:,} of {finding.of:,} {unit} of {split} ({finding.share:.2%}{first})"

@@ -8,8 +8,10 @@ this one is cut, labelled, counted and written. If a gate (`tokenize.gates`) is 
 
 Padding is measured at the batch size that training is configured with; `tokenize.batch_size` is an interpolation of
 `train.batch_size` in conf/, so the stage still reads its own section alone. Another batch size runs this stage again,
-with the same rows written. Whether prompts tokenize differently alone is looked at in the first CHECKED rows of a split
-and one in a hundred of the others, for to tokenize a row once more takes as long as the rest of its work.
+with the same rows written.
+
+Whether prompts tokenize differently alone is looked at in a sample, the first 256 rows of a split and every 64th, since
+it takes to tokenize a row once more. A border that the template makes is the same in every row.
 
 (Run it with -m: as a script, this file would take the place of the standard library's tokenize.)
 """
@@ -24,7 +26,7 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from pipeline.audit import Audit, padding, require_gates
+from pipeline.audit import Audit, epoch, require_gates
 from pipeline.blocks import SCHEMA, Block, assemble
 from pipeline.encoding import Encoder, load_encoder
 from pipeline.errors import DataError
@@ -39,7 +41,7 @@ FORMATTED, BASE, TOKENIZED = Path("data/formatted"), Path("models/base"), Path("
 METRICS = Path("metrics/tokenize.json")
 SPLITS = ("train", "validation")
 CHUNK = 2000  # rows tokenized at a time: the tokenizer's threads need many, memory few
-CHECKED = 1000  # rows of a split's beginning, and every hundredth after, of which the prompt's border is looked at
+CHECKED, STEP = 256, 64  # rows of which the prompt's border is looked at: the first of a split, and every 64th after
 T = TypeVar("T")
 
 
@@ -59,7 +61,7 @@ def encoded(path: Path, encoder: Encoder) -> Iterator[Encoded]:
         ids = [row.get("id") for _, row in chunk]
         prompts, completions = (_texts(chunk, name, path) for name in ("prompt", "completion"))
         found = encoder.prompts(prompts)
-        looked_at = [at for at, (number, _) in enumerate(chunk) if number < CHECKED or number % 100 == 0]
+        looked_at = [at for at, (number, _) in enumerate(chunk) if number < CHECKED or number % STEP == 0]
         together = encoder.prompts(prompts[at] + completions[at] for at in looked_at)
         checked = [
             (ids[at], whole[: len(found[at])] != found[at]) for at, whole in zip(looked_at, together, strict=True)
@@ -90,6 +92,8 @@ def tokenized(path: Path, encoder: Encoder, options: Tokenize, audit: Audit) -> 
         block = assemble(chunk.ids, chunk.prompts, chunk.completions, options, encoder.bos)
         audit.add(block, chunk.checked)
         yield block
+    if not audit.rows:
+        raise damaged(path, "it holds no rows")
 
 
 def require_positions(max_length: int, folder: Path) -> None:
@@ -99,13 +103,9 @@ def require_positions(max_length: int, folder: Path) -> None:
         raise DataError(f"tokenize.max_length: {max_length} is more than the model's {positions} positions")
 
 
-def rows_in(path: Path) -> int:
-    """The rows of a JSON Lines file, without reading what they say; DataError if there are none."""
+def lines_in(path: Path) -> int:
     with path.open("rb") as file:
-        rows = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-    if not rows:
-        raise damaged(path, "it holds no rows")
-    return rows
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
 def tokenize(sources: dict[str, Path], target: Path, encoder: Encoder, options: Tokenize) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def tokenize(sources: dict[str, Path], target: Path, encoder: Encoder, options: 
 
     DataError, and `target` as it was, if the audit finds more of something than `options.gates` allow.
     """
-    total, seen = sum(map(rows_in, sources.values())), set[bytes]()
+    total, seen = sum(map(lines_in, sources.values())), set[bytes]()
     log.info(f"Tokenizing {total:,} rows of at most {options.max_length:,} tokens; learned: {options.loss}")
     audits = {name: Audit(encoder.eos, seen) for name in sources}
     with whole(target) as folder, tqdm(total=total, desc="tokenize", unit="row", disable=None, leave=False) as bar:
@@ -123,10 +123,29 @@ def tokenize(sources: dict[str, Path], target: Path, encoder: Encoder, options: 
                 for block in tokenized(sources[name], encoder, options, audit):
                     writer.write_batch(block.batch())
                     bar.update(len(block.ids))
-        wasted, shares = padding(audits["train"].lengths, options)
+        padding, an_epoch = epoch(audits["train"], options)
         found = {name: audit.found for name, audit in audits.items()}
-        require_gates({**found, "train": {**found["train"], "padding": wasted}}, options.gates)
-    return {**{name: audit.metrics(options.max_length) for name, audit in audits.items()}, "padding": shares}
+        require_gates({**found, "train": {**found["train"], "padding": padding}}, options.gates)
+    return {**{name: audit.metrics(options.max_length) for name, audit in audits.items()}, "epoch": an_epoch}
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    """What a person should know of train, in a line; faults only where there are any."""
+    train, padding = metrics["train"], metrics["epoch"]["padding"]["share"]
+    faults = {
+        "rows truncated": train["rows_truncated"],
+        "answer tokens lost": train["answer_tokens_lost"],
+        "answers without an end": train["rows_unended"],
+        "duplicates": train["rows_duplicates"],
+        "prompts that tokenize differently alone": train["prefixes"]["rows_different"],
+    }
+    parts = [
+        f"{train['rows']:,} rows",
+        f"{train['tokens']:,} tokens",
+        f"{train['supervised_share']:.0%} of them in the loss",
+    ]
+    parts += [f"{padding:.0%} padding", *(f"{count:,} {fault}" for fault, count in faults.items() if count)]
+    return f"train: {', '.join(parts)}"
 
 
 @stage("tokenize")
@@ -135,13 +154,7 @@ def main(params: Params) -> None:
     sources = {name: FORMATTED / f"{name}.jsonl" for name in SPLITS}
     metrics = tokenize(sources, TOKENIZED, load_encoder(BASE), params.tokenize)
     write_json(METRICS, metrics)
-    train, wasted = metrics["train"], metrics["padding"]
-    log.info(
-        f"train: {train['rows']:,} rows, {train['tokens']:,} tokens an epoch, {train['supervised_share']:.0%} of them in "
-        f"the loss; {train['rows_truncated']:,} rows truncated, which cost {train['answer_tokens_lost']:,} answer tokens; "
-        f"{train['rows_duplicates']:,} duplicates; padding {wasted['share']:.0%} of batches of {wasted['batch_size']} "
-        f"→ {TOKENIZED}/"
-    )
+    log.info(f"{summary(metrics)} → {TOKENIZED}/")
 
 
 if __name__ == "__main__":
