@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.dialogues import generate, read_knowledge
 from pipeline.encoding import Encoder, load_encoder
@@ -67,10 +68,15 @@ def row_by_row(folder: Path, pairs: list[Pair]) -> None:
     datasets.Dataset.from_dict(columns).map(once, batched=True, batch_size=1)
 
 
-def seconds(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
+class Spent(NamedTuple):
+    wall: float  # seconds
+    processor: float  # seconds, of all threads together: other processes hardly change them
+
+
+def spent(action: Callable[[], object]) -> Spent:
+    wall, processor = time.perf_counter(), time.process_time()
     action()
-    return time.perf_counter() - started
+    return Spent(time.perf_counter() - wall, time.process_time() - processor)
 
 
 def repeated(pairs: list[Pair], rows: int) -> Iterator[Pair]:
@@ -102,16 +108,23 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     words = statistics.mean(len(f"{prompt} {completion}".split()) for prompt, completion in pairs)
     print(f"{arguments.rows:,} rows of {words:.0f} words on average; {json.dumps(stage()['length'])}")
     print(f"the stage's peak memory: {peak_memory():.2f} GiB")
-    pairs, shares = list(repeated(pairs, arguments.rows)), []
-    mapped = list(repeated(pairs, min(arguments.mapped, arguments.rows)))
-    print(f"{'rows/s':>8} {'bare':>9} {'stage':>9} {'stage/bare':>11} {'map':>9}")
+    take_turns(arguments, list(repeated(pairs, arguments.rows)), encoder, stage)
+
+
+def take_turns(arguments: argparse.Namespace, pairs: list[Pair], encoder: Encoder, stage: Callable[[], object]) -> None:
+    """Print rows a second of each round, and the medians of what the stage reaches of the bare tokenizer's."""
+    mapped = pairs[: arguments.mapped]
+    shares: list[Spent] = []
+    print(f"{'rows/s':>8} {'bare':>9} {'stage':>9} {'map':>9} {'stage/bare':>11} {'by processor':>13}")
     for number in range(1, arguments.rounds + 1):
-        alone, ours = seconds(lambda: bare(encoder, pairs)), seconds(stage)
-        slow = seconds(lambda: row_by_row(arguments.tokenizer, mapped))
-        shares.append(alone / ours)
-        rates = len(pairs) / alone, len(pairs) / ours, len(mapped) / slow
-        print(f"{number:>8} {rates[0]:>9,.0f} {rates[1]:>9,.0f} {shares[-1]:>11.1%} {rates[2]:>9,.0f}", flush=True)
-    print(f"stage/bare, the median of {len(shares)} rounds: {statistics.median(shares):.1%}")
+        alone, ours = spent(lambda: bare(encoder, pairs)), spent(stage)
+        slow = spent(lambda: row_by_row(arguments.tokenizer, mapped))
+        shares.append(Spent(alone.wall / ours.wall, alone.processor / ours.processor))
+        rates = [rows / each.wall for rows, each in ((len(pairs), alone), (len(pairs), ours), (len(mapped), slow))]
+        cells = "".join(f"{rate:>9,.0f} " for rate in rates)
+        print(f"{number:>8} {cells}{shares[-1].wall:>11.1%} {shares[-1].processor:>13.1%}", flush=True)
+    wall, processor = (statistics.median(each) for each in zip(*shares, strict=True))
+    print(f"{'median':>8} {'':>30}{wall:>11.1%} {processor:>13.1%}")
 
 
 def main() -> None:

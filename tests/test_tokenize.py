@@ -156,9 +156,18 @@ def test_metrics_are_of_every_split_and_of_an_epoch(tmp_path: Path) -> None:
     assert metrics["epoch"]["tokens"] == 16
     assert metrics["epoch"]["tokens_in_loss"] == 3 + 2 + 4
     assert (metrics["epoch"]["batch_size"], metrics["epoch"]["batches"]) == (2, 2)
-    assert (
-        summary(metrics)
-        == f"train: 3 rows, 16 tokens, 56% of them in the loss, {metrics['epoch']['padding']['share']:.0%} padding"
+    assert metrics["epoch"]["padding"]["share"] == metrics["epoch"]["padding"]["shuffled"]
+
+
+def test_summary_names_faults_only_where_there_are_any() -> None:
+    train: dict[str, Any] = {"rows": 1300, "tokens": 9000, "supervised_share": 0.5, "rows_truncated": 0}
+    train |= {"answer_tokens_lost": 0, "rows_unended": 0, "rows_duplicates": 0, "prefixes": {"rows_different": 0}}
+    batches = {"padding": {"share": 0.25}}
+    plain = "train: 1,300 rows, 9,000 tokens, 50% of them in the loss, 25% padding"
+    assert summary({"train": train, "epoch": batches}) == plain
+    train |= {"rows_truncated": 7, "answer_tokens_lost": 30, "rows_unended": 2}
+    assert summary({"train": train, "epoch": batches}) == (
+        f"{plain}, 7 rows truncated, 30 answer tokens lost, 2 answers without an end"
     )
 
 
