@@ -67,22 +67,41 @@ def _token_id(tokenizer: Tokenizer, token: Any) -> int | None:
     return tokenizer.token_to_id(text) if text else None
 
 
-def join(
-    prompt: list[int], completion: list[int], max_length: int, loss: str = "completion", bos: int | None = None
-) -> Example:
-    """One row's input_ids and labels, of at most `max_length` tokens.
+class Fitted(NamedTuple):
+    input_ids: list[int]  # the prompt's tokens, then the completion's
+    prompt: int  # tokens of the prompt in them
+    prompt_cut: int  # tokens cut off its start
+    completion_cut: int  # tokens cut off the completion's end
+
+
+def fitted(prompt: list[int], completion: list[int], max_length: int, bos: int | None = None) -> Fitted:
+    """One row's tokens, at most `max_length`.
 
     A row that is too long first loses the start of its prompt, down to a quarter of max_length; then the end of its
     completion, and with it the end-of-text token, for the answer does not end there. So labels are always left.
 
-    >>> join([1, 2], [3, 9], max_length=8)
-    Example(input_ids=[1, 2, 3, 9], labels=[-100, -100, 3, 9], truncated=0)
+    >>> fitted([11, 12, 13, 14], [21, 22, 23, 24, 25, 26, 2], max_length=8)
+    Fitted(input_ids=[13, 14, 21, 22, 23, 24, 25, 26], prompt=2, prompt_cut=2, completion_cut=1)
     """
     room = max(max_length - len(completion), max_length // 4)
     kept = shortened(prompt, room, bos)
     input_ids = (kept + completion)[:max_length]
-    labels = [IGNORED] * len(kept) + input_ids[len(kept) :] if loss == "completion" else list(input_ids)
-    return Example(input_ids, labels, len(prompt) + len(completion) - len(input_ids))
+    whole = len(kept) + len(completion)
+    return Fitted(input_ids, len(kept), len(prompt) - len(kept), whole - len(input_ids))
+
+
+def join(
+    prompt: list[int], completion: list[int], max_length: int, loss: str = "completion", bos: int | None = None
+) -> Example:
+    """One row's input_ids and labels, of at most `max_length` tokens, cut as `fitted` cuts.
+
+    >>> join([1, 2], [3, 9], max_length=8)
+    Example(input_ids=[1, 2, 3, 9], labels=[-100, -100, 3, 9], truncated=0)
+    """
+    row = fitted(prompt, completion, max_length, bos)
+    masked = row.prompt if loss == "completion" else 0
+    labels = [IGNORED] * masked + row.input_ids[masked:]
+    return Example(row.input_ids, labels, row.prompt_cut + row.completion_cut)
 
 
 def shortened(prompt: list[int], room: int, bos: int | None) -> list[int]:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -163,16 +164,17 @@ def json_line(row: dict[str, Any]) -> str:
 
 
 def read_jsonl(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
-    """The (first `limit`) rows of a JSON Lines file; DataError with the line's number where one is no JSON object."""
-    rows: list[dict[str, Any]] = []
+    """The (first `limit`) rows of a JSON Lines file; errors as of `iter_jsonl`."""
+    return list(itertools.islice(iter_jsonl(path), limit))
+
+
+def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON Lines file, one at a time; DataError with the line's number where one is no JSON object."""
     # Lines end at \n alone: str.splitlines would also cut at U+2028 and others that JSON leaves as they are.
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if len(rows) == limit:
-                break
             if line.strip():
-                rows.append(json_object(line, f"{path}, line {number}"))
-    return rows
+                yield json_object(line, f"{path}, line {number}")
 
 
 def json_object(line: bytes, where: str) -> dict[str, Any]:

@@ -207,11 +207,39 @@ class Format(Section):
         return self
 
 
+class Gates(Section):
+    """What the audit allows, as shares from 0 to 1, in train and in validation alike; above, the stage stops.
+
+    null: any. The audit (pipeline/audit.py) counts all of them, whatever is allowed.
+    """
+
+    max_unlabelled: Share | None
+    """rows of which no label is in the loss: nothing is learned, and a loss of 0 looks like success"""
+    max_unended: Share | None
+    """rows without the end of text in the loss, as their answer is cut: from too many a model learns not to stop"""
+    max_truncated: Share | None
+    """rows that are longer than max_length, cut in their prompt or their answer"""
+    max_answer_tokens_lost: Share | None
+    """tokens cut off the answers, of all tokens of answers"""
+    max_duplicates: Share | None
+    """rows with the token ids of an earlier one; for validation, of a row of train too"""
+    max_prefix_mismatch: Share | None
+    """rows whose prompt tokenizes differently alone than with its answer, of those checked. The ids here are always
+    those of the prompt alone, so it matters only to tools that tokenize both together"""
+    max_padding: Share | None
+    """places in the batches of training that are padding; train alone"""
+
+
 class Tokenize(Section):
     max_length: Annotated[int, Field(ge=8)]
     """tokens a row, prompt, completion and end of text together"""
     loss: Literal["completion", "full"]
     """what is learned: the completion alone, or the prompt too"""
+    batch_size: Positive
+    """rows in a batch, to measure padding: train's, which conf/tokenize/default.yaml points it at"""
+    group_by_length: bool
+    """the same"""
+    gates: Gates
 
 
 class EarlyStopping(Section):

@@ -1,24 +1,36 @@
-"""Turns the formatted rows into token ids and labels, and audits what training would see.
+"""Turns the formatted rows into token ids and labels, audits what training would see, and stops if it is not fit.
 
     python -m pipeline.tokenize     data/formatted/{train,validation}.jsonl, models/base/tokenizer.json
                                     → data/tokenized/{train,validation}.parquet, metrics/tokenize.json
 
+The rows stream through, CHUNK of them at a time: the tokenizer, which leaves Python free, works on the next chunk while
+this one is cut, labelled, counted and written. If a gate (`tokenize.gates`) is exceeded, nothing is written.
+
+Padding is measured at the batch size that training is configured with; `tokenize.batch_size` is an interpolation of
+`train.batch_size` in conf/, so the stage still reads its own section alone. Another batch size runs this stage again,
+with the same rows written.
+
+Whether prompts tokenize differently alone is looked at in a sample, the first 256 rows of a split and every 64th, since
+it takes to tokenize a row once more. A border that the template makes is the same in every row.
+
 (Run it with -m: as a script, this file would take the place of the standard library's tokenize.)
 """
 
+import itertools
 import logging
-import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from pipeline.encoding import IGNORED, Encoder, Example, join, load_encoder
+from pipeline.audit import Audit, epoch, require_gates
+from pipeline.blocks import SCHEMA, Block, assemble
+from pipeline.encoding import Encoder, load_encoder
 from pipeline.errors import DataError
-from pipeline.files import read_jsonl, whole, write_json
+from pipeline.files import damaged, iter_jsonl, whole, write_json
 from pipeline.params import Params, Tokenize
 from pipeline.stage import stage
 from pipeline.weights import positions_of
@@ -28,59 +40,60 @@ log = logging.getLogger(__name__)
 FORMATTED, BASE, TOKENIZED = Path("data/formatted"), Path("models/base"), Path("data/tokenized")
 METRICS = Path("metrics/tokenize.json")
 SPLITS = ("train", "validation")
-CHUNK = 10_000  # rows encoded at a time: the tokenizer's threads need many, memory few
-SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32()), "length": pa.int32()})
+CHUNK = 2000  # rows tokenized at a time: the tokenizer's threads need many, memory few
+CHECKED, STEP = 256, 64  # rows of which the prompt's border is looked at: the first of a split, and every 64th after
+T = TypeVar("T")
 
 
-def encode(
-    rows: list[dict[str, Any]], encoder: Encoder, options: Tokenize, bar: tqdm | None = None
-) -> Iterator[Example]:
-    """The rows' examples in their order. A row without a prompt is plain text, and all of it is learned."""
-    for start in range(0, len(rows), CHUNK):
-        chunk = rows[start : start + CHUNK]
-        prompts = encoder.prompts(row["prompt"] for row in chunk)
-        completions = encoder.completions(row["completion"] for row in chunk)
-        for prompt, completion in zip(prompts, completions, strict=True):
-            yield join(prompt, completion, options.max_length, options.loss, encoder.bos)
-        if bar is not None:
-            bar.update(len(chunk))
+class Encoded(NamedTuple):
+    """A chunk of rows, tokenized and not yet cut."""
+
+    ids: list[Any]
+    prompts: list[list[int]]
+    completions: list[list[int]]
+    checked: list[tuple[Any, bool]]  # (a row's id, whether its prompt tokenizes differently alone)
 
 
-def audit(examples: list[Example], eos: int) -> dict[str, Any]:
-    """What training sees: rows, tokens, what was cut, and the share of tokens in the loss."""
-    tokens = sum(len(each.input_ids) for each in examples)
-    supervised = sum(label != IGNORED for each in examples for label in each.labels)
-    return {
-        "rows": len(examples),
-        "tokens": tokens,
-        "longest": max(len(each.input_ids) for each in examples),
-        "rows_truncated": sum(each.truncated > 0 for each in examples),
-        "tokens_truncated": sum(each.truncated for each in examples),
-        "supervised_share": supervised / tokens,
-        "rows_without_labels": sum(all(label == IGNORED for label in each.labels) for each in examples),
-        "rows_without_end": sum(each.labels[-1] != eos for each in examples),
-    }
+def encoded(path: Path, encoder: Encoder) -> Iterator[Encoded]:
+    """The rows of a JSON Lines file in their order. A row without a prompt is plain text, and all of it is learned."""
+    rows = enumerate(iter_jsonl(path))
+    while chunk := list(itertools.islice(rows, CHUNK)):
+        ids = [row.get("id") for _, row in chunk]
+        prompts, completions = (_texts(chunk, name, path) for name in ("prompt", "completion"))
+        found = encoder.prompts(prompts)
+        looked_at = [at for at, (number, _) in enumerate(chunk) if number < CHECKED or number % STEP == 0]
+        together = encoder.prompts(prompts[at] + completions[at] for at in looked_at)
+        checked = [
+            (ids[at], whole[: len(found[at])] != found[at]) for at, whole in zip(looked_at, together, strict=True)
+        ]
+        yield Encoded(ids, found, encoder.completions(completions), checked)
 
 
-def padding_share(lengths: list[int], batch_size: int) -> float:
-    """The share of a batch that is padding when rows of these lengths, in this order, are batched.
-
-    >>> padding_share([1, 3, 4, 4], batch_size=2)  # 2 of the 14 places: 2 × 3 and 2 × 4
-    0.14285714285714285
-    """
-    batches = [lengths[start : start + batch_size] for start in range(0, len(lengths), batch_size)]
-    places = sum(max(batch) * len(batch) for batch in batches)
-    return (places - sum(lengths)) / places
+def _texts(rows: list[tuple[int, dict[str, Any]]], name: str, path: Path) -> list[str]:
+    texts = [row.get(name) for _, row in rows]
+    for (number, _), text in zip(rows, texts, strict=True):
+        if not isinstance(text, str):
+            raise damaged(path, f"row {number + 1} has no text as its {name}")
+    return texts  # type: ignore[return-value]
 
 
-def padding(lengths: list[int]) -> dict[str, dict[str, float]]:
-    """The padding that batches of some sizes waste, rows shuffled or grouped by length."""
-    shuffled = random.Random(0).sample(lengths, len(lengths))
-    sizes = (4, 16, 64)
-    return {
-        "shuffled": {f"batch_{size}": padding_share(shuffled, size) for size in sizes},
-        "by_length": {f"batch_{size}": padding_share(sorted(lengths), size) for size in sizes},
-    }
+def ahead(values: Iterator[T]) -> Iterator[T]:
+    """The same values, each of them made in a thread while the one before it is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, values, None)
+        while (value := coming.result()) is not None:
+            coming = thread.submit(next, values, None)
+            yield value
+
+
+def tokenized(path: Path, encoder: Encoder, options: Tokenize, audit: Audit) -> Iterator[Block]:
+    """The blocks of a split's file, each counted by the audit."""
+    for chunk in ahead(encoded(path, encoder)):
+        block = assemble(chunk.ids, chunk.prompts, chunk.completions, options, encoder.bos)
+        audit.add(block, chunk.checked)
+        yield block
+    if not audit.rows:
+        raise damaged(path, "it holds no rows")
 
 
 def require_positions(max_length: int, folder: Path) -> None:
@@ -90,38 +103,58 @@ def require_positions(max_length: int, folder: Path) -> None:
         raise DataError(f"tokenize.max_length: {max_length} is more than the model's {positions} positions")
 
 
-def write(splits: dict[str, list[Example]]) -> None:
-    with whole(TOKENIZED) as folder:
+def lines_in(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+
+def tokenize(sources: dict[str, Path], target: Path, encoder: Encoder, options: Tokenize) -> dict[str, Any]:
+    """Write a Parquet file a split into the folder `target`; return the metrics.
+
+    DataError, and `target` as it was, if the audit finds more of something than `options.gates` allow.
+    """
+    total, seen = sum(map(lines_in, sources.values())), set[bytes]()
+    log.info(f"Tokenizing {total:,} rows of at most {options.max_length:,} tokens; learned: {options.loss}")
+    audits = {name: Audit(encoder.eos, seen) for name in sources}
+    with whole(target) as folder, tqdm(total=total, desc="tokenize", unit="row", disable=None, leave=False) as bar:
         folder.mkdir()
-        for name, examples in splits.items():
-            columns = [
-                [each.input_ids for each in examples],
-                [each.labels for each in examples],
-                [len(each.input_ids) for each in examples],
-            ]
-            pq.write_table(pa.table(columns, schema=SCHEMA), folder / f"{name}.parquet", compression="zstd")
+        for name, audit in audits.items():
+            with pq.ParquetWriter(folder / f"{name}.parquet", SCHEMA, compression="zstd") as writer:
+                for block in tokenized(sources[name], encoder, options, audit):
+                    writer.write_batch(block.batch())
+                    bar.update(len(block.ids))
+        padding, an_epoch = epoch(audits["train"], options)
+        found = {name: audit.found for name, audit in audits.items()}
+        require_gates({**found, "train": {**found["train"], "padding": padding}}, options.gates)
+    return {**{name: audit.metrics(options.max_length) for name, audit in audits.items()}, "epoch": an_epoch}
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    """What a person should know of train, in a line; faults only where there are any."""
+    train, padding = metrics["train"], metrics["epoch"]["padding"]["share"]
+    faults = {
+        "rows truncated": train["rows_truncated"],
+        "answer tokens lost": train["answer_tokens_lost"],
+        "answers without an end": train["rows_unended"],
+        "duplicates": train["rows_duplicates"],
+        "prompts that tokenize differently alone": train["prefixes"]["rows_different"],
+    }
+    parts = [
+        f"{train['rows']:,} rows",
+        f"{train['tokens']:,} tokens",
+        f"{train['supervised_share']:.0%} of them in the loss",
+    ]
+    parts += [f"{padding:.0%} padding", *(f"{count:,} {fault}" for fault, count in faults.items() if count)]
+    return f"train: {', '.join(parts)}"
 
 
 @stage("tokenize")
 def main(params: Params) -> None:
     require_positions(params.tokenize.max_length, BASE)
-    encoder = load_encoder(BASE)
-    rows = {name: read_jsonl(FORMATTED / f"{name}.jsonl") for name in SPLITS}
-    total = sum(len(each) for each in rows.values())
-    log.info(
-        f"Tokenizing {total:,} rows of at most {params.tokenize.max_length:,} tokens; learned: {params.tokenize.loss}"
-    )
-    with tqdm(total=total, desc="tokenize", unit="row", disable=None, leave=False) as bar:
-        splits = {name: list(encode(rows[name], encoder, params.tokenize, bar)) for name in SPLITS}
-    write(splits)
-    metrics: dict[str, Any] = {name: audit(examples, encoder.eos) for name, examples in splits.items()}
-    metrics["padding"] = padding([len(each.input_ids) for each in splits["train"]])
+    sources = {name: FORMATTED / f"{name}.jsonl" for name in SPLITS}
+    metrics = tokenize(sources, TOKENIZED, load_encoder(BASE), params.tokenize)
     write_json(METRICS, metrics)
-    train = metrics["train"]
-    log.info(
-        f"train: {train['rows']:,} rows, {train['tokens']:,} tokens, {train['supervised_share']:.0%} of them in the loss, "
-        f"{train['rows_truncated']:,} rows truncated → {TOKENIZED}/"
-    )
+    log.info(f"{summary(metrics)} → {TOKENIZED}/")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ TINY = (
     "model.hidden_size=32",
     "model.heads=2",
     "tokenize.max_length=96",
+    "tokenize.gates.max_unended=0.5",
     "train.epochs=1",
     "train.warmup_steps=2",
     "train.logging_steps=2",
@@ -98,11 +99,11 @@ def make_tiny(folder: Path) -> None:
     for override in TINY:
         key, value = override.split("=")
         *group, name = key.split(".")
-        section = "".join(group)
+        section = group[0] if group else ""
         option = {"data": "generated", "model": "scratch"}.get(section, "default")
-        path, line = (f"{section}/{option}.yaml", f"{name}: ") if section else ("config.yaml", f"  - {name}: ")
+        path, line = (f"{section}/{option}.yaml", f" *{name}: ") if section else ("config.yaml", f"  - {name}: ")
         text = (folder / "conf" / path).read_text()
-        (folder / "conf" / path).write_text(re.sub(f"(?m)^{line}.*", line + value, text))
+        (folder / "conf" / path).write_text(re.sub(f"(?m)^({line}).*", rf"\g<1>{value}", text))
 
 
 @pytest.fixture(scope="session")

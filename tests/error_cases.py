@@ -275,6 +275,15 @@ STATES = {
         ("models/base/tokenizer.json is damaged", "dvc repro"),
         cut("models/base/tokenizer.json", 500),
     ),
+    "answers cut off by max_length": Case(
+        python("tokenize", "tokenize.max_length=24", "tokenize.gates.max_unended=0"),
+        (
+            "tokenize.gates.max_unended: ",
+            "rows of train (",
+            "Raise tokenize.max_length",
+            "or allow it: tokenize.gates.",
+        ),
+    ),
     "metrics cut off": Case(
         python("compare"), ("metrics/train.json is damaged", "dvc repro"), cut("metrics/train.json", 9)
     ),

@@ -159,3 +159,11 @@ def test_a_changed_local_source_changes_the_parameters(project: Path) -> None:
     done = python_in(project, "pipeline.compose", "--check")
     assert done.returncode == 3
     assert "data.sha256: " in done.stdout
+
+
+def test_tokenize_measures_padding_by_the_batches_of_training(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    values = read(composed("train.batch_size=3", "train.group_by_length=false"))
+    assert (values["tokenize"]["batch_size"], values["tokenize"]["group_by_length"]) == (3, False)
+    tutorial = read(composed("experiment=tutorial"))["tokenize"]
+    assert (tutorial["batch_size"], tutorial["group_by_length"], tutorial["gates"]["max_unended"]) == (1, False, 0.01)

@@ -2,18 +2,23 @@
 
 import json
 import random
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers.models import BPE, WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
 from pipeline.encoding import Encoder, Example, join, load_encoder, shortened
 from pipeline.errors import DataError, ModelError
-from pipeline.params import Tokenize
-from pipeline.tokenize import audit, encode, padding, padding_share, require_positions
+from pipeline.files import write_jsonl
+from pipeline.params import Gates, Tokenize
+from pipeline.tokenize import ahead, encoded, require_positions, summary, tokenize
 
 UNKNOWN, BOS, EOS = 0, 1, 2
 VOCABULARY = {
@@ -54,6 +59,19 @@ def model_folder(folder: Path, made: Tokenizer, **config: object) -> Path:
     return folder
 
 
+def options(max_length: int = 16, loss: str = "completion", **gates: float) -> Tokenize:
+    """With every gate open but those given."""
+    opened = Gates(**{**dict.fromkeys(Gates.model_fields), **gates})
+    return Tokenize(max_length=max_length, loss=loss, batch_size=2, group_by_length=False, gates=opened)
+
+
+def written(rows: list[dict[str, Any]], folder: Path, using: Encoder, chosen: Tokenize) -> list[dict[str, Any]]:
+    """The rows that the stage writes of train, read back."""
+    write_jsonl(folder / "train.jsonl", rows)
+    tokenize({"train": folder / "train.jsonl"}, folder / "tokenized", using, chosen)
+    return pq.read_table(folder / "tokenized/train.parquet").to_pylist()
+
+
 PLAIN = [3, 4, 5, 6, 7, 8, 2], [5, 6, 9, 2], [4, 3, 5, 8, 2]
 LEARNED = [-100, -100, -100, -100, 7, 8, 2], [-100, -100, 9, 2], [4, 3, 5, 8, 2]
 STARTED = [1, 3, 4, 5, 6, 7, 8, 2], [1, 5, 6, 9, 2], [1, 4, 3, 5, 8, 2]
@@ -71,16 +89,38 @@ LEARNED_AFTER_START = [-100, -100, -100, -100, -100, 7, 8, 2], [-100, -100, -100
     ids=["completion", "full", "completion, start token", "full, start token"],
 )
 def test_rows_become_these_ids_and_labels(
-    bos: bool, loss: str, input_ids: tuple[list[int], ...], labels: tuple[list[int], ...]
+    tmp_path: Path, bos: bool, loss: str, input_ids: tuple[list[int], ...], labels: tuple[list[int], ...]
 ) -> None:
-    examples = list(encode(ROWS, encoder(bos), Tokenize(max_length=16, loss=loss)))
-    assert examples == [Example(ids, learned, truncated=0) for ids, learned in zip(input_ids, labels, strict=True)]
+    assert written(ROWS, tmp_path, encoder(bos), options(loss=loss)) == [
+        {"input_ids": ids, "labels": learned, "length": len(ids)}
+        for ids, learned in zip(input_ids, labels, strict=True)
+    ]
 
 
-def test_rows_keep_their_order_over_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_keep_their_order_over_chunks_and_bytes_are_the_same_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pipeline.tokenize.CHUNK", 2)
-    examples = list(encode(ROWS, encoder(False), Tokenize(max_length=16, loss="completion")))
-    assert [each.input_ids[0] for each in examples] == [3, 5, 4]
+    found = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        rows = written(ROWS, tmp_path / name, encoder(False), options())
+        assert [row["input_ids"][0] for row in rows] == [3, 5, 4]
+        found.append((tmp_path / name / "tokenized/train.parquet").read_bytes())
+    assert found[0] == found[1]
+
+
+def test_rows_are_those_that_join_makes_one_by_one(tmp_path: Path) -> None:
+    chance = random.Random(0)
+    words = [*VOCABULARY][3:]
+    texts = [[" ".join(chance.choices(words, k=chance.randint(0, 20))) for _ in range(2)] for _ in range(300)]
+    rows = [{"id": at, "prompt": prompt, "completion": answer} for at, (prompt, answer) in enumerate(texts)]
+    for bos, loss in ((False, "completion"), (True, "full")):
+        using = encoder(bos)
+        pairs = zip(*(using.prompts(t[0] for t in texts), using.completions(t[1] for t in texts)), strict=True)
+        expected = [join(*pair, 16, loss, using.bos) for pair in pairs]
+        found = written(rows, tmp_path, using, options(loss=loss))
+        assert [(row["input_ids"], row["labels"]) for row in found] == [each[:2] for each in expected]
 
 
 def test_end_of_text_is_learned_even_where_it_is_the_pad_token(tmp_path: Path) -> None:
@@ -88,14 +128,128 @@ def test_end_of_text_is_learned_even_where_it_is_the_pad_token(tmp_path: Path) -
     made.enable_padding(pad_id=EOS, pad_token="<eos>", length=12)
     made.enable_truncation(2)
     loaded = load_encoder(model_folder(tmp_path, made, eos_token="<eos>", pad_token="<eos>"))
-    examples = list(encode(ROWS[:2], loaded, Tokenize(max_length=16, loss="completion")))
-    assert [each.labels for each in examples] == [[-100, -100, -100, -100, 7, 8, 2], [-100, -100, 9, 2]]
+    rows = written(ROWS[:2], tmp_path, loaded, options())
+    assert [row["labels"] for row in rows] == [[-100, -100, -100, -100, 7, 8, 2], [-100, -100, 9, 2]]
 
 
-def test_row_is_cut_to_max_length() -> None:
+def test_row_is_cut_to_max_length(tmp_path: Path) -> None:
     long = {"id": 0, "prompt": "is it flu ? is it flu ?", "completion": "no ."}
-    (example,) = encode([long], encoder(True), Tokenize(max_length=8, loss="completion"))
-    assert example == Example([1, 3, 4, 5, 6, 7, 8, 2], [-100, -100, -100, -100, -100, 7, 8, 2], truncated=4)
+    (row,) = written([long], tmp_path, encoder(True), options(max_length=8))
+    assert row == {
+        "input_ids": [1, 3, 4, 5, 6, 7, 8, 2],
+        "labels": [-100, -100, -100, -100, -100, 7, 8, 2],
+        "length": 8,
+    }
+
+
+def test_metrics_are_of_every_split_and_of_an_epoch(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "train.jsonl", ROWS)
+    write_jsonl(tmp_path / "validation.jsonl", [{"id": 3, "prompt": "it ?", "completion": "no"}, {**ROWS[1], "id": 4}])
+    sources = {name: tmp_path / f"{name}.jsonl" for name in ("train", "validation")}
+    metrics = tokenize(sources, tmp_path / "tokenized", encoder(False), options())
+    assert {name: metrics["train"][name] for name in ("rows", "tokens", "rows_duplicates")} == {
+        "rows": 3,
+        "tokens": 16,
+        "rows_duplicates": 0,
+    }
+    assert metrics["validation"]["rows_duplicates"] == 1  # of train's second row
+    assert metrics["epoch"]["tokens"] == 16
+    assert metrics["epoch"]["tokens_in_loss"] == 3 + 2 + 4
+    assert (metrics["epoch"]["batch_size"], metrics["epoch"]["batches"]) == (2, 2)
+    assert metrics["epoch"]["padding"]["share"] == metrics["epoch"]["padding"]["shuffled"]
+
+
+def test_summary_names_faults_only_where_there_are_any() -> None:
+    train: dict[str, Any] = {"rows": 1300, "tokens": 9000, "supervised_share": 0.5, "rows_truncated": 0}
+    train |= {"answer_tokens_lost": 0, "rows_unended": 0, "rows_duplicates": 0, "prefixes": {"rows_different": 0}}
+    batches = {"padding": {"share": 0.25}}
+    plain = "train: 1,300 rows, 9,000 tokens, 50% of them in the loss, 25% padding"
+    assert summary({"train": train, "epoch": batches}) == plain
+    train |= {"rows_truncated": 7, "answer_tokens_lost": 30, "rows_unended": 2}
+    assert summary({"train": train, "epoch": batches}) == (
+        f"{plain}, 7 rows truncated, 30 answer tokens lost, 2 answers without an end"
+    )
+
+
+def test_a_gate_that_is_exceeded_stops_the_run_with_everything_named_and_nothing_written(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "train.jsonl", [*ROWS, {"id": 7, "prompt": "flu ?", "completion": "no . " * 6}])
+    write_jsonl(tmp_path / "validation.jsonl", [{**ROWS[0], "id": 8}])
+    sources = {name: tmp_path / f"{name}.jsonl" for name in ("train", "validation")}
+    with pytest.raises(DataError) as error:
+        tokenize(
+            sources,
+            tmp_path / "tokenized",
+            encoder(False),
+            options(8, max_unended=0.0, max_duplicates=0.5, max_truncated=0.3),
+        )
+    assert str(error.value).splitlines() == [
+        "training would not go well on these rows:",
+        "  tokenize.gates.max_unended: 1 of 4 rows of train (25.00%, the first has id 7) have no end of text in the loss, as "
+        "their answer is cut: from such rows a model learns not to stop; allowed are 0.00%. Raise tokenize.max_length, "
+        "leave out the rows with the longest answers, or allow it: tokenize.gates.max_unended=0.25",
+        "  tokenize.gates.max_duplicates: 1 of 1 rows of validation (100.00%, the first has id 8) have the token ids of an "
+        "earlier row, of train or of their own split; allowed are 50.00%. Leave them out, or allow it: "
+        "tokenize.gates.max_duplicates=1",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.jsonl", "validation.jsonl"]
+
+
+def test_what_an_exceeded_gate_proposes_lets_the_rows_pass(tmp_path: Path) -> None:
+    rows = [*ROWS, {"id": 7, "prompt": "flu ?", "completion": "no . " * 6}]
+    assert len(written(rows, tmp_path, encoder(False), options(8, max_unended=0.25))) == 4
+
+
+def byte_pairs() -> Encoder:
+    """A tokenizer that joins a colon and what follows it: of "a:" and "b" it makes a, :b."""
+    made = Tokenizer(BPE({"a": 0, ":": 1, "b": 2, ":b": 3, "<eos>": 4}, [(":", "b")]))
+    return Encoder(made, None, 4, 4)
+
+
+def test_prompts_that_tokenize_differently_alone_are_found(tmp_path: Path) -> None:
+    rows = [{"id": 5, "prompt": "a:", "completion": "a"}, {"id": 6, "prompt": "a:", "completion": "b"}]
+    assert written(rows, tmp_path, byte_pairs(), options())[1]["input_ids"] == [0, 1, 2, 4]
+    with pytest.raises(
+        DataError, match=r"1 of 2 rows checked of train \(50\.00%, the first has id 6\) have a prompt that"
+    ):
+        written(rows, tmp_path, byte_pairs(), options(max_prefix_mismatch=0.4))
+
+
+def test_the_border_is_looked_at_in_the_first_rows_and_in_some_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("CHUNK", 3), ("CHECKED", 2), ("STEP", 4)):
+        monkeypatch.setattr(f"pipeline.tokenize.{name}", value)
+    write_jsonl(tmp_path / "rows.jsonl", [{"id": at, "prompt": "a:", "completion": "b"} for at in range(10)])
+    chunks = list(encoded(tmp_path / "rows.jsonl", byte_pairs()))
+    assert [chunk.checked for chunk in chunks] == [[(0, True), (1, True)], [(4, True)], [(8, True)], []]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "train.jsonl is damaged (it holds no rows); an earlier stage writes it"),
+        ('{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\n', "(row 2 has no text as its completion)"),
+        ('{"prompt": 3, "completion": "b"}\n', "(row 1 has no text as its prompt)"),
+        ('{"prompt": "a", "completion": "b"}\n{"pro', "train.jsonl, line 2: not JSON"),
+    ],
+    ids=["no rows", "no completion", "a number", "cut off"],
+)
+def test_rows_that_are_not_what_format_writes_are_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "train.jsonl").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=re.escape(message)):
+        tokenize({"train": tmp_path / "train.jsonl"}, tmp_path / "tokenized", encoder(False), options())
+    assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
+
+
+def test_values_made_ahead_are_the_same_and_so_are_their_errors() -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        raise DataError("two is missing")
+
+    assert list(ahead(iter([0, 1, 2]))) == [0, 1, 2]
+    assert list(ahead(iter([]))) == []
+    with pytest.raises(DataError, match="two is missing"):
+        list(ahead(failing()))
 
 
 @pytest.mark.parametrize(
@@ -150,49 +304,6 @@ def test_no_row_is_without_labels_or_too_long_or_miscounted() -> None:
 def test_shortened_prompt_without_a_start_token_is_its_end_alone() -> None:
     assert shortened([11, 12, 13], 2, bos=1) == [12, 13]
     assert shortened([1, 12, 13], 1, bos=1) == [1]
-
-
-def test_audit_counts_what_training_sees() -> None:
-    examples = [
-        Example([3, 4, 5, 7, 2], [-100, -100, -100, 7, 2], truncated=0),
-        Example([5, 6, 9, 8, 7], [-100, -100, 9, 8, 7], truncated=4),
-        Example([6, 9, 2], [-100, 9, 2], truncated=1),
-        Example([4, 4, 4], [-100, -100, -100], truncated=0),
-        Example([9, 2], [9, 2], truncated=0),
-    ]
-    assert audit(examples, EOS) == {
-        "rows": 5,
-        "tokens": 18,
-        "longest": 5,
-        "rows_truncated": 2,
-        "tokens_truncated": 5,
-        "supervised_share": 9 / 18,
-        "rows_without_labels": 1,
-        "rows_without_end": 2,
-    }
-
-
-@pytest.mark.parametrize(
-    ("lengths", "batch_size", "share"),
-    [
-        ([4, 4, 4], 2, 0),
-        ([1, 4], 1, 0),
-        ([1, 3, 4], 2, 2 / 10),
-        ([1, 3, 4], 8, 4 / 12),
-        ([4, 1, 1, 4], 2, 6 / 16),
-        ([1, 1, 4, 4], 2, 0),
-    ],
-    ids=["equal", "one a batch", "last batch smaller", "batch larger than all", "mixed", "sorted"],
-)
-def test_padding_share(lengths: list[int], batch_size: int, share: float) -> None:
-    assert padding_share(lengths, batch_size) == pytest.approx(share, abs=1e-12)
-
-
-def test_padding_compares_shuffled_rows_with_sorted_ones() -> None:
-    shares = padding([1, 9] * 32)
-    assert shares["by_length"] == pytest.approx({"batch_4": 0, "batch_16": 0, "batch_64": 4 / 9})
-    assert shares["shuffled"]["batch_4"] > 0.2
-    assert shares["shuffled"]["batch_64"] == pytest.approx(4 / 9)
 
 
 def test_rows_longer_than_the_models_positions_are_refused(tmp_path: Path) -> None:
