@@ -27,13 +27,13 @@ FAULTS = {
     "unended": (
         "rows",
         "have no end of text in the loss, as their answer is cut: from such rows a model learns not to stop",
-        "Raise tokenize.max_length, leave out the rows with the longest answers",
+        "Raise tokenize.max_length, leave out the rows with the longest answers (clean.answer.max_tokens)",
     ),
     "truncated": ("rows", "are longer than tokenize.max_length and were cut", "Raise it, leave out the longest rows"),
     "answer_tokens_lost": (
         "answer tokens",
         "were cut off rows that are longer than tokenize.max_length",
-        "Raise it, leave out the rows with the longest answers",
+        "Raise it, leave out the rows with the longest answers (clean.answer.max_tokens)",
     ),
     "duplicates": ("rows", "have the token ids of an earlier row, of train or of their own split", "Leave them out"),
     "prefix_mismatch": (
