@@ -186,7 +186,7 @@ def test_a_gate_that_is_exceeded_stops_the_run_with_everything_named_and_nothing
         "training would not go well on these rows:",
         "  tokenize.gates.max_unended: 1 of 4 rows of train (25.00%, the first has id 7) have no end of text in the loss, as "
         "their answer is cut: from such rows a model learns not to stop; allowed are 0.00%. Raise tokenize.max_length, "
-        "leave out the rows with the longest answers, or allow it: tokenize.gates.max_unended=0.25",
+        "leave out the rows with the longest answers (clean.answer.max_tokens), or allow it: tokenize.gates.max_unended=0.25",
         "  tokenize.gates.max_duplicates: 1 of 1 rows of validation (100.00%, the first has id 8) have the token ids of an "
         "earlier row, of train or of their own split; allowed are 50.00%. Leave them out, or allow it: "
         "tokenize.gates.max_duplicates=1",
