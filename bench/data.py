@@ -9,11 +9,9 @@ same run: that of the tutorial's code on the first of the rows, and that of the 
 """
 
 import argparse
-import itertools
 import json
 import tempfile
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +45,15 @@ def measure(rows: int, options: argparse.Namespace, folder: Path) -> tuple[Path,
         source = folder / f"rows{rows}.jsonl"
         started = time.perf_counter()
         write_generated(source, rows)
-        print(f"{rows:,} rows generated in {time.perf_counter() - started:.1f} s, {source.stat().st_size / 1e6:,.0f} MB")
-    overrides = ["data=file", f"data.path='{source.resolve()}'", f"data.columns={options.columns}", f"data.limit={rows}"]
+        print(
+            f"{rows:,} rows generated in {time.perf_counter() - started:.1f} s, {source.stat().st_size / 1e6:,.0f} MB"
+        )
+    overrides = [
+        "data=file",
+        f"data.path='{source.resolve()}'",
+        f"data.columns={options.columns}",
+        f"data.limit={rows}",
+    ]
     return project, run_stages(project, overrides)
 
 
@@ -78,20 +83,21 @@ def comparisons(project: Path, measured: list[Measured], options: argparse.Names
     ours = measured[0].rows / total(measured).seconds
     bare = bare_tokenizer_rate(_formatted(project), project / "models/base", REPEATS)
     tokenize = measured[-1].rows / measured[-1].inside
-    return (
-        f"the four stages, processes started:          {ours:10,.0f} rows/s\n"
-        f"the tutorial's code (on {len(first):,} rows):{theirs:20,.0f} rows/s    the stages are {ours / theirs:.1f} times as fast\n"
-        f"tokenize, inside the process:                {tokenize:10,.0f} rows/s\n"
-        f"the bare Rust tokenizer (median of {REPEATS}):       {bare:10,.0f} rows/s    "
-        f"tokenize runs at {tokenize / bare:.0%} of it"
+    return "\n".join(
+        (
+            f"{'the four stages, processes started':40}{ours:9,.0f} rows/s",
+            f"{f'the tutorial, on {len(first):,} rows':40}{theirs:9,.0f} rows/s: the stages do {ours / theirs:.1f} times as many",
+            f"{'tokenize, inside the process':40}{tokenize:9,.0f} rows/s",
+            f"{f'the bare Rust tokenizer, median of {REPEATS}':40}{bare:9,.0f} rows/s: tokenize does {tokenize / bare:.0%} of it",
+        )
     )
 
 
 def _formatted(project: Path) -> list[dict[str, str]]:
     """What the tokenize stage reads."""
-    files = (project / f"data/formatted/{split}.jsonl" for split in ("train", "validation"))
-    lines: Iterable[str] = itertools.chain.from_iterable(file.open(encoding="utf-8") for file in files)
-    return [json.loads(line) for line in lines]
+    from pipeline.files import read_jsonl
+
+    return [row for split in ("train", "validation") for row in read_jsonl(project / f"data/formatted/{split}.jsonl")]
 
 
 def curve_table(curve: Curve) -> str:

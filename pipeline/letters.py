@@ -74,6 +74,7 @@ TOLD = tuple(
     for fact, wordings in WORDINGS.items()
 )
 CASES = _cases()
+DRAWN = tuple((slot, tuple(map(str, options)), len(options)) for slot, options in phrases.SLOTS.items())
 QUESTIONS = tuple(wording.question for wordings in WORDINGS.values() for wording in wordings)
 OPENINGS = _all(phrases.OPENINGS)
 CLOSINGS, ADVERTISEMENTS, BOILERPLATE = _all(phrases.CLOSINGS), _all(phrases.ADVERTISEMENTS), _all(phrases.BOILERPLATE)
@@ -94,7 +95,8 @@ def generate(knowledge: Knowledge, rows: int, seed: int) -> Iterator[dict[str, s
     names = tuple(knowledge)
     answers = (_boilerplate, _boilerplate, _boilerplate, _advertised, _answer)
     often = [
-        _dialogue(knowledge, names, answers[number % len(answers)], chance) for number in range(max(1, rows // REPEATED))
+        _dialogue(knowledge, names, answers[number % len(answers)], chance)
+        for number in range(max(1, rows // REPEATED))
     ]
     repeats, turns = rows // 3 + len(often), itertools.cycle(often)
     for left in range(rows, 0, -1):
@@ -130,7 +132,8 @@ def _dialogue(knowledge: Knowledge, names: tuple[str, ...], answer: Any, chance:
 def _patient(knowledge: Knowledge, names: tuple[str, ...], chance: random.Random) -> Slots:
     """What fills the slots: a condition with its facts, another one, and a patient's particulars."""
     name = _one(names, chance)
-    drawn = {slot: options[int(chance.random() * len(options))] for slot, options in phrases.SLOTS.items()}
+    draw = chance.random
+    drawn = {slot: options[int(draw() * count)] for slot, options, count in DRAWN}
     return drawn | knowledge[name] | {"name": name, "other": _one(names, chance)}
 
 

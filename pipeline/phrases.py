@@ -6,85 +6,41 @@ by " | ", say the same: a letter has one of them at most.
 
 from collections.abc import Sequence
 
-TIMES = ("once a day", "twice a day", "three times a day", "every second day", "before meals", "after meals", "at bedtime")
-MEDICINES = tuple(
-    "Paracetamol Ibuprofen Pantoprazole Cetirizine Amoxicillin Azithromycin Metformin Losartan Amlodipine Atorvastatin "
-    "Levothyroxine Folic-acid Vitamin-D3 Calcium Omeprazole Domperidone Montelukast Prednisolone Diclofenac Naproxen "
-    "Doxycycline Escitalopram Sertraline Clonazepam Gabapentin Pregabalin Ranitidine Aspirin Clopidogrel Bisoprolol "
-    "Ramipril Insulin Warfarin Loratadine Fluconazole Ciprofloxacin Metronidazole Iron Zinc Magnesium".split()
-)
-TESTS = (
-    "complete blood count",
-    "ultrasound of the abdomen",
-    "chest x-ray",
-    "liver function test",
-    "kidney function test",
-    "thyroid profile",
-    "fasting lipid profile",
-    "urine routine",
-    "urine culture",
-    "ECG",
-    "echocardiogram",
-    "MRI",
-    "CT scan",
-    "stool examination",
-    "fasting blood sugar",
-    "HbA1c",
-    "vitamin D level",
-    "vitamin B12 level",
-    "skin biopsy",
-    "allergy panel",
-    "ESR and CRP",
-    "sleep study",
-    "endoscopy",
-    "nerve conduction study",
-    "bone density scan",
-)
-EVENTS = (
-    "a long flight",
-    "moving house",
-    "my last pregnancy",
-    "a bad cold",
-    "a fall on the stairs",
-    "changing my job",
-    "a week of fever",
-    "starting at the gym",
-    "a dental treatment",
-    "an operation",
-    "a holiday by the sea",
-    "a car accident",
-    "giving up smoking",
-    "the death of a friend",
-    "night shifts",
-    "a change of diet",
-    "a course of antibiotics",
-    "a stomach infection",
-    "a vaccination",
-    "a very hot summer",
-    "examination stress",
-    "a sprained ankle",
-    "a trip abroad",
-    "the birth of our child",
-)
-RELATIVES = ("mother", "father", "son", "daughter", "wife", "husband", "sister", "brother", "uncle", "grandmother")
-SPECIALISTS = (
-    "neurologist",
-    "dermatologist",
-    "sexologist",
-    "general surgeon",
-    "general practitioner",
-    "dentist",
-    "cardiologist",
-    "pediatrician",
-    "psychiatrist",
-    "diabetologist",
-    "gastroenterologist",
-    "nephrologist",
-    "pulmonologist",
-    "radiologist",
-    "rheumatologist",
-    "hematologist",
-)
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(" ".join(text.split()).split(", "))
+
+
+TIMES = _listed("""
+    once a day, twice a day, three times a day, every second day, before meals, after meals, at bedtime
+""")
+MEDICINES = _listed("""
+    Paracetamol, Ibuprofen, Pantoprazole, Cetirizine, Amoxicillin, Azithromycin, Metformin, Losartan, Amlodipine,
+    Atorvastatin, Levothyroxine, Folic acid, Vitamin D3, Calcium, Omeprazole, Domperidone, Montelukast,
+    Prednisolone, Diclofenac, Naproxen, Doxycycline, Escitalopram, Sertraline, Clonazepam, Gabapentin, Pregabalin,
+    Ranitidine, Aspirin, Clopidogrel, Bisoprolol, Ramipril, Insulin, Warfarin, Loratadine, Fluconazole,
+    Ciprofloxacin, Metronidazole, Iron, Zinc, Magnesium
+""")
+TESTS = _listed("""
+    complete blood count, ultrasound of the abdomen, chest x-ray, liver function test, kidney function test, thyroid
+    profile, fasting lipid profile, urine routine, urine culture, ECG, echocardiogram, MRI, CT scan, stool
+    examination, fasting blood sugar, HbA1c, vitamin D level, vitamin B12 level, skin biopsy, allergy panel, ESR and
+    CRP, sleep study, endoscopy, nerve conduction study, bone density scan
+""")
+EVENTS = _listed("""
+    a long flight, moving house, my last pregnancy, a bad cold, a fall on the stairs, changing my job, a week of
+    fever, starting at the gym, a dental treatment, an operation, a holiday by the sea, a car accident, giving up
+    smoking, the death of a friend, night shifts, a change of diet, a course of antibiotics, a stomach infection, a
+    vaccination, a very hot summer, examination stress, a sprained ankle, a trip abroad, the birth of our child
+""")
+RELATIVES = _listed("""
+    mother, father, son, daughter, wife, husband, sister, brother, uncle, grandmother
+""")
+SPECIALISTS = _listed("""
+    neurologist, dermatologist, sexologist, general surgeon, general practitioner, dentist, cardiologist,
+    pediatrician, psychiatrist, diabetologist, gastroenterologist, nephrologist, pulmonologist, radiologist,
+    rheumatologist, hematologist
+""")
 SLOTS: dict[str, Sequence[int | float | str]] = {
     "age": range(18, 82),
     "older": range(24, 90),
@@ -118,7 +74,7 @@ SLOTS: dict[str, Sequence[int | float | str]] = {
     "grade": range(2, 10),
     "minutes": range(10, 65, 5),
     "litres": (1.5, 2, 2.5, 3, 3.5),
-    "time": ("in the morning", "at night", "after lunch", "in the evening", "when I wake up", "at work", "on weekends"),
+    "time": _listed("in the morning, at night, after lunch, in the evening, when I wake up, at work, on weekends"),
     "place": ("Delhi", "Leeds", "Chennai", "Toronto", "Perth", "Lagos", "Austin", "Dubai", "Cork", "Nairobi", "Pune"),
     "work": ("a teacher", "a driver", "a student", "a nurse", "a farmer", "a cook", "a clerk", "retired", "a welder"),
 }
@@ -213,7 +169,15 @@ Is there anything better than {drug}?
 """
 
 GREETINGS = ("Hello doctor,", "Hi doctor,", "Hello,", "Dear doctor,", "Respected doctor,", "Hi,", "Good day doctor,")
-WISHES = ("Please help.", "Kindly advise.", "I am worried.", "Thank you.", "Please reply soon.", "Thanks in advance.", "")
+WISHES = (
+    "Please help.",
+    "Kindly advise.",
+    "I am worried.",
+    "Thank you.",
+    "Please reply soon.",
+    "Thanks in advance.",
+    "",
+)
 STORY = """
 I am {age} years old, {height} cm tall and weigh {weight} kg. | I am {age}, my weight is {weight} kg and my height {height} cm.
 I am {work} from {place}. | I live in {place}, where I am {work}.
@@ -331,6 +295,7 @@ For further doubts consult a {specialist} online --> | Revert back with the repo
 Consult a {specialist} online for further clarifications --> | For more information consult your {specialist} online -->
 """
 BOILERPLATE = """
-Hi. | Hello. | Hi. I have gone through your query with diligence. | Hello. I have read your query. | Hello. I understand your concern.
+Hi. | Hello. | Hi. I have gone through your query with diligence.
+Hello. I have read your query. | Hello. I understand your concern.
 Hi. I have gone through your query with diligence and would like you to know that I am here to help you.
 """

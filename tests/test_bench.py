@@ -1,0 +1,67 @@
+"""bench/data.py runs for real, on few rows."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bench.data import curve_table, main, plot, table, total
+from bench.stages import Measured, StageFailed, checkout, run_stages
+
+ROOT = Path(__file__).resolve().parents[1]
+MEASURED = [
+    Measured("fetch", 2.0, 1.0, 3e8, 1000),
+    Measured("clean", 1.0, 0.5, 2e8, 1000),
+    Measured("format", 4.0, 3.0, 5e8, 600),
+    Measured("tokenize", 3.0, 2.5, 4e8, 500),
+]
+
+
+def test_one_size_prints_the_stages_and_both_comparisons(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--rows", "300", "--tutorial-rows", "40"])
+    printed = capsys.readouterr().out
+    assert re.findall(r"^(fetch|clean|format|tokenize|total) +([\d,]+) ", printed, re.MULTILINE)[0] == ("fetch", "300")
+    assert "the tutorial, on 40 rows" in printed
+    assert "the bare Rust tokenizer, median of 3" in printed
+
+
+def test_the_curve_is_printed_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"q": "What is number {n} of them?", "a": "It is {n}."}}\n' for n in range(300)))
+    columns = "{question: q, answer: a}"
+    main(["--curve", "200", "300", "--rows-from", str(rows), "--columns", columns, "--plot", str(tmp_path / "c.png")])
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == ["rows", "200", "300", "→"]
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_table_has_seconds_microseconds_a_row_and_memory() -> None:
+    assert table(MEASURED).splitlines()[1:] == [
+        "fetch            1,000      2.00    2000.0       1.00      0.30",
+        "clean            1,000      1.00    1000.0       0.50      0.20",
+        "format             600      4.00    6666.7       3.00      0.50",
+        "tokenize           500      3.00    6000.0       2.50      0.40",
+        "total            1,000     10.00   10000.0       7.00      0.50",
+    ]
+
+
+def test_total_is_of_the_rows_that_came_in_first() -> None:
+    assert total(MEASURED) == Measured("total", 10.0, 7.0, 5e8, 1000)
+
+
+def test_curve_has_a_line_a_size() -> None:
+    assert curve_table({1000: MEASURED}).splitlines() == [
+        "      rows     fetch, s     clean, s    format, s  tokenize, s     total, s  µs a row  peak, GB",
+        "     1,000         2.00         1.00         4.00         3.00        10.00   10000.0      0.50",
+    ]
+
+
+def test_a_stage_that_fails_says_so_in_its_own_words(tmp_path: Path) -> None:
+    project = checkout(tmp_path / "project", ROOT / "models/nano")
+    with pytest.raises(StageFailed, match=r"pipeline.compose ended with 1(.|\n)*no such file: nowhere.csv"):
+        run_stages(project, ["data=file", "data.path=nowhere.csv"])
+
+
+def test_plot_makes_the_folder(tmp_path: Path) -> None:
+    plot({100: MEASURED, 1000: MEASURED}, tmp_path / "new/curve.png")
+    assert (tmp_path / "new/curve.png").exists()
