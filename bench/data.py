@@ -58,10 +58,12 @@ def measure(rows: int, options: argparse.Namespace, folder: Path) -> tuple[Path,
 
 
 def table(measured: list[Measured]) -> str:
-    lines = [f"{'stage':10}{'rows in':>12}{'seconds':>10}{'µs a row':>10}{'inside, s':>11}{'peak, GB':>10}"]
+    lines = [
+        f"{'stage':10}{'rows in':>12}{'seconds':>10}{'µs a row':>10}{'inside, s':>11}{'CPU, s':>9}{'peak, GB':>10}"
+    ]
     lines += [
         f"{each.stage:10}{each.rows:12,}{each.seconds:10.2f}{1e6 * each.seconds / each.rows:10.1f}"
-        f"{each.inside:11.2f}{each.peak / 1e9:10.2f}"
+        f"{each.inside:11.2f}{each.cpu:9.2f}{each.peak / 1e9:10.2f}"
         for each in [*measured, total(measured)]
     ]
     return "\n".join(lines)
@@ -69,8 +71,8 @@ def table(measured: list[Measured]) -> str:
 
 def total(measured: list[Measured]) -> Measured:
     """All stages one after the other: rows are those that fetch was given, the peak is the greatest."""
-    seconds, inside = (sum(getattr(each, name) for each in measured) for name in ("seconds", "inside"))
-    return Measured("total", seconds, inside, max(each.peak for each in measured), measured[0].rows)
+    seconds, inside, cpu = (sum(getattr(each, name) for each in measured) for name in ("seconds", "inside", "cpu"))
+    return Measured("total", seconds, inside, cpu, max(each.peak for each in measured), measured[0].rows)
 
 
 def comparisons(project: Path, measured: list[Measured], options: argparse.Namespace) -> str:

@@ -21,11 +21,15 @@ TOKENIZER = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 class Measured(NamedTuple):
-    """One run of a stage; `inside` leaves out the start of Python and Hydra's composition."""
+    """One run of a stage; `inside` leaves out the start of Python and Hydra's composition.
+
+    `cpu` is the time of all its threads together: it says more than `seconds` where others use the machine, too.
+    """
 
     stage: str
     seconds: float
     inside: float
+    cpu: float
     peak: float  # resident memory of the process at most, in bytes
     rows: int  # that came in
 
@@ -54,9 +58,9 @@ def run_stages(project: Path, overrides: list[str]) -> list[Measured]:
 
 
 def _measured(project: Path, stage: str) -> Measured:
-    seconds, peak = _run(project, STAGES[stage])
+    seconds, cpu, peak = _run(project, STAGES[stage])
     runtime = _json(project / "metrics/runtime" / ("fetch/data.json" if stage == "fetch" else f"{stage}.json"))
-    return Measured(stage, seconds, runtime["seconds"], peak, _rows_in(project, stage))
+    return Measured(stage, seconds, runtime["seconds"], cpu, peak, _rows_in(project, stage))
 
 
 def _rows_in(project: Path, stage: str) -> int:
@@ -71,8 +75,8 @@ def _json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _run(project: Path, command: tuple[str, ...]) -> tuple[float, float]:
-    """(seconds, peak memory in bytes) of one process and of no other: RUSAGE_CHILDREN would give all children's peak."""
+def _run(project: Path, command: tuple[str, ...]) -> tuple[float, float, float]:
+    """(seconds, CPU seconds, peak memory in bytes) of one process; RUSAGE_CHILDREN has the peak of all."""
     with (project / "output.txt").open("w+", encoding="utf-8") as output:
         started = time.perf_counter()
         process = subprocess.Popen(
@@ -84,4 +88,4 @@ def _run(project: Path, command: tuple[str, ...]) -> tuple[float, float]:
         if process.returncode:
             output.seek(0)
             raise StageFailed(f"{command[0]} ended with {process.returncode}:\n{output.read()}")
-    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)

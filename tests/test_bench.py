@@ -10,10 +10,10 @@ from bench.stages import Measured, StageFailed, checkout, run_stages
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED = [
-    Measured("fetch", 2.0, 1.0, 3e8, 1000),
-    Measured("clean", 1.0, 0.5, 2e8, 1000),
-    Measured("format", 4.0, 3.0, 5e8, 600),
-    Measured("tokenize", 3.0, 2.5, 4e8, 500),
+    Measured("fetch", 2.0, 1.0, 1.5, 3e8, 1000),
+    Measured("clean", 1.0, 0.5, 1.0, 2e8, 1000),
+    Measured("format", 4.0, 3.0, 3.5, 5e8, 600),
+    Measured("tokenize", 3.0, 2.5, 6.0, 4e8, 500),
 ]
 
 
@@ -37,16 +37,16 @@ def test_the_curve_is_printed_and_drawn(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_table_has_seconds_microseconds_a_row_and_memory() -> None:
     assert table(MEASURED).splitlines()[1:] == [
-        "fetch            1,000      2.00    2000.0       1.00      0.30",
-        "clean            1,000      1.00    1000.0       0.50      0.20",
-        "format             600      4.00    6666.7       3.00      0.50",
-        "tokenize           500      3.00    6000.0       2.50      0.40",
-        "total            1,000     10.00   10000.0       7.00      0.50",
+        "fetch            1,000      2.00    2000.0       1.00     1.50      0.30",
+        "clean            1,000      1.00    1000.0       0.50     1.00      0.20",
+        "format             600      4.00    6666.7       3.00     3.50      0.50",
+        "tokenize           500      3.00    6000.0       2.50     6.00      0.40",
+        "total            1,000     10.00   10000.0       7.00    12.00      0.50",
     ]
 
 
 def test_total_is_of_the_rows_that_came_in_first() -> None:
-    assert total(MEASURED) == Measured("total", 10.0, 7.0, 5e8, 1000)
+    assert total(MEASURED) == Measured("total", 10.0, 7.0, 12.0, 5e8, 1000)
 
 
 def test_curve_has_a_line_a_size() -> None:
