@@ -16,13 +16,12 @@ from pipeline import phrases
 from pipeline.dialogues import NO_BREAK_SPACE, WORDINGS, Knowledge, irregular
 
 Option = TypeVar("Option")
-Slots = dict[str, Any]
 
 BOILERPLATE_ALONE, ADVERTISED, EMPTY_CELL = 0.11, 0.25, 0.005  # shares of the rows that come once
 REPEATED = 200  # in as many rows, one is a dialogue that makes up for all of a third's repeats: each comes 67 times
 BARE_QUESTION = 0.05  # of the descriptions: the condition is named, nothing of the patient
 PARTICULARS = 2  # slots beside the condition that the others have at least, or too many would be the same
-FACTS = 0.4  # of the sentences of an answer tell a fact of the condition, the others advise
+FACTS, ENUMERATIONS = 0.25, 0.35  # of the sentences of an answer; the others advise
 OVERSHOOT = 6  # words by which the last sentence exceeds what is missing, on average
 QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
 DESCRIPTION_WORDS = (5, 7, 10, 12, 15, 18, 21, 23)  # "Q." among them, as in all that follows
@@ -30,9 +29,33 @@ PATIENT_WORDS = (9, 17, 39, 68, 116, 234, 355, 675)
 DOCTOR_WORDS = (9, 26, 69, 105, 145, 244, 334, 481)  # answers that are not boilerplate alone
 
 
+OPTIONS = {slot: tuple(map(str, options)) for slot, options in phrases.SLOTS.items()}
+
+
 class Sentence(NamedTuple):
     text: str  # with {slots}
     words: float  # expected, its slots filled
+
+
+class Slots(dict[str, str]):
+    """What fills the slots of one row: facts that it is given, and what is drawn when it is first asked for."""
+
+    def __init__(self, given: dict[str, str], chance: random.Random) -> None:
+        super().__init__(given)
+        self.draw = chance.random
+
+    def __missing__(self, slot: str) -> str:
+        options = OPTIONS.get(slot)
+        value = self[slot] = options[int(self.draw() * len(options))] if options else self._listed(slot)
+        return value
+
+    def _listed(self, slot: str) -> str:
+        options, form = phrases.LISTS[slot]
+        items = [
+            form.format(item=options[int(self.draw() * len(options))], number=int(5 + self.draw() * 400))
+            for _ in range(int(2 + self.draw() * 6))
+        ]
+        return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 Variants = tuple[Sentence, ...]  # of which a letter has one at most
@@ -46,8 +69,10 @@ def _sentence(text: str) -> Sentence:
 def _expected_words(slot: str) -> float:
     if slot in WORDINGS:
         return 11.6  # words a fact in the shipped knowledge file; 1.8 a condition's name
-    options = phrases.SLOTS.get(slot)
-    return sum(len(str(option).split()) for option in options) / len(options) if options else 1.8
+    if slot in phrases.LISTS:
+        return 4.5 * len(phrases.LISTS[slot][1].split()) + 1  # two to seven, with "and"
+    options = OPTIONS.get(slot)
+    return sum(len(option.split()) for option in options) / len(options) if options else 1.8
 
 
 def _variants(block: str) -> tuple[Variants, ...]:
@@ -68,13 +93,12 @@ def _cases() -> dict[int, list[tuple[str, str]]]:
     return {words: found for words, found in cases.items() if found}
 
 
-STORY, ADVICE = _variants(phrases.STORY), _variants(phrases.ADVICE)
+STORY, ADVICE, ENUMERATED = map(_variants, (phrases.STORY, phrases.ADVICE, phrases.ENUMERATED))
 TOLD = tuple(
     tuple(_sentence(wording.answer.replace("{phrase}", f"{{{fact}}}")) for wording in wordings)
     for fact, wordings in WORDINGS.items()
 )
 CASES = _cases()
-DRAWN = tuple((slot, tuple(map(str, options)), len(options)) for slot, options in phrases.SLOTS.items())
 QUESTIONS = tuple(wording.question for wordings in WORDINGS.values() for wording in wordings)
 OPENINGS = _all(phrases.OPENINGS)
 CLOSINGS, ADVERTISEMENTS, BOILERPLATE = _all(phrases.CLOSINGS), _all(phrases.ADVERTISEMENTS), _all(phrases.BOILERPLATE)
@@ -130,17 +154,15 @@ def _dialogue(knowledge: Knowledge, names: tuple[str, ...], answer: Any, chance:
 
 
 def _patient(knowledge: Knowledge, names: tuple[str, ...], chance: random.Random) -> Slots:
-    """What fills the slots: a condition with its facts, another one, and a patient's particulars."""
+    """A patient with a condition and its facts, and with another condition."""
     name = _one(names, chance)
-    draw = chance.random
-    drawn = {slot: options[int(draw() * count)] for slot, options, count in DRAWN}
-    return drawn | knowledge[name] | {"name": name, "other": _one(names, chance)}
+    return Slots(knowledge[name] | {"name": name, "other": _one(names, chance)}, chance)
 
 
 def _letter(lead: str, ask: str, slots: Slots, chance: random.Random) -> str:
     greeting, wish = _one(phrases.GREETINGS, chance), _one(phrases.WISHES, chance)
     missing = _length(PATIENT_WORDS, chance) - sum(len(part.split()) for part in (greeting, lead, ask, wish))
-    story = " ".join(_sentences(missing - OVERSHOOT, (list(STORY),), chance)).format_map(slots)
+    story = " ".join(_sentences(missing - OVERSHOOT, {1: list(STORY)}, chance)).format_map(slots)
     said = " ".join(part for part in (lead, story, ask, wish) if part)
     return f"{greeting}{_one(' ' + NO_BREAK_SPACE, chance)}{said}"
 
@@ -148,7 +170,8 @@ def _letter(lead: str, ask: str, slots: Slots, chance: random.Random) -> str:
 def _answer(slots: Slots, chance: random.Random, ending: str = "") -> str:
     opening, closing = _one(OPENINGS, chance), _one(CLOSINGS, chance) if chance.random() < 0.4 else ""
     missing = _length(DOCTOR_WORDS, chance) - sum(len(part.split()) for part in (opening, closing, ending))
-    body = _sentences(max(1, missing - OVERSHOOT), (list(TOLD), list(ADVICE)), chance)
+    pools = {FACTS: list(TOLD), FACTS + ENUMERATIONS: list(ENUMERATED), 1: list(ADVICE)}
+    body = _sentences(max(1, missing - OVERSHOOT), pools, chance)
     text = " ".join(part for part in (opening, *body, closing, ending) if part)
     return irregular(text.format_map(slots), chance)
 
@@ -161,10 +184,16 @@ def _boilerplate(slots: Slots, chance: random.Random) -> str:
     return f"{_one(BOILERPLATE, chance)} {_one(ADVERTISEMENTS, chance)}".format_map(slots)
 
 
-def _sentences(words: float, pools: tuple[list[Variants], ...], chance: random.Random) -> Iterator[str]:
-    """Texts of about as many words, none twice, from the first pool in FACTS of the cases, else from the last."""
-    while words > 0 and any(pools):
-        pool = pools[0] if pools[0] and (chance.random() < FACTS or not pools[-1]) else pools[-1]
+def _sentences(words: float, pools: dict[float, list[Variants]], chance: random.Random) -> Iterator[str]:
+    """Texts of about as many words, no variants of one sentence twice, from the pools by their cumulated shares.
+
+    Where a pool is empty the next one serves.
+    """
+    while words > 0:
+        share = chance.random()
+        pool = next((pool for limit, pool in pools.items() if pool and share < limit), None)
+        if pool is None:
+            return
         sentence = _one(pool.pop(int(chance.random() * len(pool))), chance)
         words -= sentence.words
         yield sentence.text

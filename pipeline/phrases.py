@@ -14,13 +14,19 @@ def _listed(text: str) -> tuple[str, ...]:
 TIMES = _listed("""
     once a day, twice a day, three times a day, every second day, before meals, after meals, at bedtime
 """)
-MEDICINES = _listed("""
-    Paracetamol, Ibuprofen, Pantoprazole, Cetirizine, Amoxicillin, Azithromycin, Metformin, Losartan, Amlodipine,
-    Atorvastatin, Levothyroxine, Folic acid, Vitamin D3, Calcium, Omeprazole, Domperidone, Montelukast,
-    Prednisolone, Diclofenac, Naproxen, Doxycycline, Escitalopram, Sertraline, Clonazepam, Gabapentin, Pregabalin,
-    Ranitidine, Aspirin, Clopidogrel, Bisoprolol, Ramipril, Insulin, Warfarin, Loratadine, Fluconazole,
-    Ciprofloxacin, Metronidazole, Iron, Zinc, Magnesium
-""")
+# Brand names that are nobody's: 40 × 40 of them, as rare each as those in real letters.
+MEDICINES = tuple(
+    start + end
+    for start in _listed("""
+        Abro, Acti, Alve, Ampi, Bexa, Beta, Calo, Cefo, Clari, Dexo, Dilo, Dura, Eno, Epla, Febu, Flexi, Gaba, Glyco,
+        Hista, Ibra, Keto, Lano, Levo, Mero, Metro, Nebi, Nova, Olme, Oxa, Panto, Pira, Quino, Rani, Rosu, Serta, Tami,
+        Tora, Vala, Xelo, Zola
+    """)
+    for end in _listed("""
+        bax, can, cef, cid, cor, dex, dine, dol, fen, fer, gard, gesic, lan, lax, lex, lin, lium, lol, max, med, mide,
+        min, mox, nac, nex, nil, pril, quin, ran, rex, ril, sone, statin, tab, tan, tidine, vir, xin, zine, zole
+    """)
+)
 TESTS = _listed("""
     complete blood count, ultrasound of the abdomen, chest x-ray, liver function test, kidney function test, thyroid
     profile, fasting lipid profile, urine routine, urine culture, ECG, echocardiogram, MRI, CT scan, stool
@@ -77,6 +83,40 @@ SLOTS: dict[str, Sequence[int | float | str]] = {
     "time": _listed("in the morning, at night, after lunch, in the evening, when I wake up, at work, on weekends"),
     "place": ("Delhi", "Leeds", "Chennai", "Toronto", "Perth", "Lagos", "Austin", "Dubai", "Cork", "Nairobi", "Pune"),
     "work": ("a teacher", "a driver", "a student", "a nurse", "a farmer", "a cook", "a clerk", "retired", "a welder"),
+}
+
+LABS = _listed("""
+    ferritin, TSH, T3, T4, ALT, AST, LDL, HDL, CRP, ESR, sodium, potassium, calcium, phosphate, creatinine, urea, uric acid,
+    albumin, bilirubin, lipase, amylase, cortisol, prolactin, insulin, folate, zinc, magnesium, vitamin D, vitamin B12,
+    platelets, leukocytes, lymphocytes, eosinophils, triglycerides, lactate, copper, ammonia, renin, LH, FSH, estradiol,
+    testosterone, PSA, D-dimer, troponin, fibrinogen, transferrin, homocysteine
+""")
+FOODS = _listed("""
+    apples, bananas, beans, beef, beetroot, berries, bread, broccoli, butter, cabbage, carrots, cashews, celery, cheese,
+    chicken, chickpeas, chili, chocolate, coconut, coffee, corn, cream, cucumber, curd, dates, eggs, figs, fish, garlic,
+    ginger, grapes, honey, ice cream, jam, kale, lamb, lemons, lentils, lettuce, mango, melon, milk, mint, mushrooms,
+    mustard, noodles, nuts, oats, okra, olives, onions, oranges, papaya, pasta, pears, peas, pepper, pickles, pineapple,
+    plums, porridge, potatoes, pumpkin, radish, raisins, rice, salmon, sausages, sesame, shrimps, soda, soup, soy, spinach,
+    sprouts, sweets, tea, tofu, tomatoes, tuna, turkey, turmeric, vinegar, walnuts, wheat, yams, yeast, yogurt, zucchini
+""")
+BODY = _listed("""
+    abdomen, ankle, arm, armpit, back, belly, breast, calf, cheek, chest, chin, ear, elbow, eye, finger, flank, foot,
+    forearm, forehead, groin, hand, heel, hip, jaw, knee, leg, lip, loin, neck, nose, palm, rib, scalp, shin, shoulder,
+    sole, temple, thigh, throat, thumb, toe, tongue, wrist
+""")
+# Slots that hold two to seven of what is listed, in this form: no two rows list the same, and that is what keeps them apart.
+LISTS: dict[str, tuple[Sequence[str], str]] = {
+    "foods": (FOODS, "{item}"),
+    "snacks": (FOODS, "{item}"),
+    "meals": (FOODS, "{item}"),
+    "places": (BODY, "{item}"),
+    "spots": (BODY, "{item}"),
+    "labs": (LABS, "{item} {number}"),
+    "values": (LABS, "{item} {number}"),
+    "levels": (LABS, "{item} {number}"),
+    "drugs": (MEDICINES, "{item} {number} mg"),
+    "pills": (MEDICINES, "{item} {number} mg"),
+    "brands": (MEDICINES, "{item} {number} mg"),
 }
 
 # How a case is put in a line, and what is asked about it: Description has them, and the patient repeats them.
@@ -179,6 +219,10 @@ WISHES = (
     "",
 )
 STORY = """
+In the last report {labs} were marked. | They measured {labs} in my blood.
+I take {pills} every day. | My medicines are {pills}.
+The pain moves between {places}. | I feel it in {places}.
+I eat {foods} most of the days. | My diet is {foods}.
 I am {age} years old, {height} cm tall and weigh {weight} kg. | I am {age}, my weight is {weight} kg and my height {height} cm.
 I am {work} from {place}. | I live in {place}, where I am {work}.
 It began {weeks} weeks ago, just after {event}. | All of it started with {event} about {weeks} weeks back.
@@ -283,6 +327,19 @@ Injections are not needed at this stage. | Injections of {remedy} are kept for s
 Keep a diary of what you eat for {weeks} weeks. | For {weeks} weeks note what brings it on.
 Ask your pharmacist for a cheaper {drug}. | Any brand of {drug} will do.
 Provisional diagnosis: {name}. Differential: {other}. | Probable cause: {cause}.
+"""
+ENUMERATED = """
+Take {drugs} for {days} days. | I would prescribe {drugs}, for {weeks} weeks at first.
+Please stop {pills}, and {remedy} as well. | {pills} should be tapered over {days} days.
+If that fails, we have {brands}. | The alternatives are {brands}.
+The values {labs} are a little off. | From your report, {labs} need to be followed up.
+Let us repeat the tests, since {values} do not fit together. | With {values} I would not think of {other}.
+We aim for {levels} within {months} months. | Safe levels for you are {levels}.
+Avoid {foods} for {weeks} weeks. | Leave out {foods}, which may bring it on.
+Eat more of {snacks}. | {snacks} are what I recommend to eat.
+Have {meals} {time}. | For {time} I suggest {meals}.
+Is there any pain in {places}? | Does it spread to {places}?
+Please send pictures of {spots}. | I should like to see {spots} from near.
 """
 CLOSINGS = """
 Hope this helps. | I hope that it helps you. | Take care. | Regards. | Thank you.
