@@ -50,11 +50,11 @@ class Slots(dict[str, str]):
         return value
 
     def _listed(self, slot: str) -> str:
-        options, form = phrases.LISTS[slot]
-        items = [
-            form.format(item=options[int(self.draw() * len(options))], number=int(5 + self.draw() * 400))
-            for _ in range(int(2 + self.draw() * 6))
-        ]
+        options, amount = phrases.LISTS[slot]
+        draw, count = self.draw, len(options)
+        items = [options[int(draw() * count)] for _ in range(int(2 + draw() * 6))]
+        if amount:
+            items = [item + amount % int(5 + draw() * 400) for item in items]
         return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
@@ -70,7 +70,7 @@ def _expected_words(slot: str) -> float:
     if slot in WORDINGS:
         return 11.6  # words a fact in the shipped knowledge file; 1.8 a condition's name
     if slot in phrases.LISTS:
-        return 4.5 * len(phrases.LISTS[slot][1].split()) + 1  # two to seven, with "and"
+        return 4.5 * (1 + len(phrases.LISTS[slot][1].split())) + 1  # two to seven, with "and"
     options = OPTIONS.get(slot)
     return sum(len(option.split()) for option in options) / len(options) if options else 1.8
 
@@ -189,12 +189,16 @@ def _sentences(words: float, pools: dict[float, list[Variants]], chance: random.
 
     Where a pool is empty the next one serves.
     """
+    draw = chance.random
     while words > 0:
-        share = chance.random()
-        pool = next((pool for limit, pool in pools.items() if pool and share < limit), None)
-        if pool is None:
+        share = draw()
+        for limit, pool in pools.items():
+            if pool and share < limit:
+                break
+        else:
             return
-        sentence = _one(pool.pop(int(chance.random() * len(pool))), chance)
+        variants = pool.pop(int(draw() * len(pool)))
+        sentence = variants[int(draw() * len(variants))]
         words -= sentence.words
         yield sentence.text
 

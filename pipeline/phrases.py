@@ -104,19 +104,19 @@ BODY = _listed("""
     forearm, forehead, groin, hand, heel, hip, jaw, knee, leg, lip, loin, neck, nose, palm, rib, scalp, shin, shoulder,
     sole, temple, thigh, throat, thumb, toe, tongue, wrist
 """)
-# Slots that hold two to seven of what is listed, in this form: no two rows list the same, and that is what keeps them apart.
+# Slots that hold two to seven of what is listed, each with such an amount: no two rows list the same, which sets them apart.
 LISTS: dict[str, tuple[Sequence[str], str]] = {
-    "foods": (FOODS, "{item}"),
-    "snacks": (FOODS, "{item}"),
-    "meals": (FOODS, "{item}"),
-    "places": (BODY, "{item}"),
-    "spots": (BODY, "{item}"),
-    "labs": (LABS, "{item} {number}"),
-    "values": (LABS, "{item} {number}"),
-    "levels": (LABS, "{item} {number}"),
-    "drugs": (MEDICINES, "{item} {number} mg"),
-    "pills": (MEDICINES, "{item} {number} mg"),
-    "brands": (MEDICINES, "{item} {number} mg"),
+    "foods": (FOODS, ""),
+    "snacks": (FOODS, ""),
+    "meals": (FOODS, ""),
+    "places": (BODY, ""),
+    "spots": (BODY, ""),
+    "labs": (LABS, " %d"),
+    "values": (LABS, " %d"),
+    "levels": (LABS, " %d"),
+    "drugs": (MEDICINES, " %d mg"),
+    "pills": (MEDICINES, " %d mg"),
+    "brands": (MEDICINES, " %d mg"),
 }
 
 # How a case is put in a line, and what is asked about it: Description has them, and the patient repeats them.
