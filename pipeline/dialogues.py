@@ -138,10 +138,10 @@ def _dialogue(question: str, answer: str, chance: random.Random) -> dict[str, st
     greeting = chance.choice(("Hello doctor,", "Hi doctor,", "Hello,", "Dear doctor,"))
     ending = chance.choice(("Please help.", "Kindly advise.", "I am worried.", "Thank you."))
     patient = f"{greeting}{chance.choice(' ' + NO_BREAK_SPACE)}{question} {ending}"
-    return {"Description": f"Q. {question}", "Patient": patient, "Doctor": _irregular(answer, chance)}
+    return {"Description": f"Q. {question}", "Patient": patient, "Doctor": irregular(answer, chance)}
 
 
-def _irregular(text: str, chance: random.Random) -> str:
+def irregular(text: str, chance: random.Random) -> str:
     """One space in some texts is a double, a no-break space or a line break, as in the real rows."""
     if not text or chance.random() < 0.6:
         return text

@@ -49,6 +49,9 @@ class GeneratedRows(Rows):
     """of the file, written by composition: so a changed file is a changed parameter"""
     rows: Positive
     """dialogues to generate, faults and duplicates included"""
+    length: Literal["short", "real"]
+    """of a dialogue: short is one question with its answer, so that little training shows what fine-tuning does; real
+    has the lengths and repeats of ruslanmv/ai-medical-chatbot, to see what its 256,916 rows take"""
     seed: Seed
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from pipeline.errors import DataError
 from pipeline.files import local_files, local_path, sha256_of
 from pipeline.params import FileRows, GeneratedRows, HubRows
 from pipeline.streams import KINDS, PACKED, Place, Watched, is_remote, opened, unreadable
-from pipeline.tables import Types, read_tables, together
+from pipeline.tables import ROWS, Types, read_tables, together
 from pipeline.tasks import listed
 
 log = logging.getLogger(__name__)
@@ -62,11 +63,16 @@ def _require_checksum(path: str, found: str, expected: str | None) -> str:
 
 
 def _generated(source: GeneratedRows) -> tuple[pa.Table, str]:
-    from pipeline.dialogues import generate, read_knowledge
+    from pipeline import dialogues, letters
 
     path = require_file(source.path)
     checksum = _require_checksum(source.path, sha256_of(source.path), source.sha256)
-    return pa.Table.from_pylist(generate(read_knowledge(path), source.rows, source.seed)), checksum
+    generate = letters.generate if source.length == "real" else dialogues.generate
+    rows = iter(generate(dialogues.read_knowledge(path), source.rows, source.seed))
+    tables = []
+    while some := list(islice(rows, ROWS)):  # as dictionaries all of them would take several times the memory
+        tables.append(pa.Table.from_pylist(some))
+    return pa.concat_tables(tables), checksum
 
 
 def _from_files(source: FileRows) -> tuple[pa.Table, str]:

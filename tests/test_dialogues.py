@@ -1,5 +1,7 @@
 """pipeline/dialogues.py: what is generated, its faults among it, and what a knowledge file must be."""
 
+import hashlib
+import json
 import random
 from collections import Counter
 from itertools import islice
@@ -160,3 +162,8 @@ def test_knowledge_that_is_no_text_is_a_data_error(tmp_path: Path, name: str, ph
     path.write_text(f"{name}:\n" + "".join(f"  {fact}: {phrase}\n" for fact in FACTS), encoding="utf-8")
     with pytest.raises(DataError):
         read_knowledge(path)
+
+
+def test_the_rows_of_the_default_are_those_of_its_lock() -> None:
+    rows = json.dumps(generate(read_knowledge(SHIPPED), rows=1500, seed=0)).encode()
+    assert hashlib.sha256(rows).hexdigest() == "528bc4c6a0b15ce1b24f29be55a960af1757f0fb4484bab24c3e7a3f3ef12a30"
