@@ -53,7 +53,9 @@ def checkout(folder: Path, tokenizer: Path) -> Path:
 def run_stages(project: Path, overrides: list[str]) -> list[Measured]:
     """Compose params.yaml with Hydra's overrides and run the four stages; StageFailed with what one says on failure."""
     # model=scratch is but what composition accepts without a model's weights: no stage here reads the section.
-    _run(project, ("pipeline.compose", "model=scratch", *overrides))
+    # Rows of any length are measured, and those that are cut say nothing against the measurement.
+    lengths = ("model.positions=2048", "tokenize.max_length=2048", "tokenize.gates.max_unended=1")
+    _run(project, ("pipeline.compose", "model=scratch", *lengths, *overrides))
     return [_measured(project, stage) for stage in STAGES]
 
 

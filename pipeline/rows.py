@@ -112,7 +112,7 @@ def local_places(path: str) -> list[Place]:
         return _one_kind([Place(path, str(local))], path)
     if not found and not local.is_dir():
         glob = base != local
-        raise DataError(f"data: no file matches {path}" if glob else f"no such file: {path}")
+        raise DataError(f"no file matches {path}" if glob else f"no such file: {path}")
     prefix = path.rstrip("/") if local.is_dir() else str(base)
     return _data_files([Place(f"{prefix}/{file.relative_to(base).as_posix()}", str(file)) for file in found], path)
 
@@ -133,7 +133,7 @@ def _remote_places(path: str) -> list[Place]:
     except Exception as error:  # fsspec's file systems each have faults of their own
         raise unreadable(path, error) from None
     if not found:
-        raise DataError(f"data: no file matches {path}")
+        raise DataError(f"no file matches {path}")
     return _data_files([Place(name, name) for name in map(system.unstrip_protocol, found)], path)
 
 

@@ -95,9 +95,40 @@ CONFIGURATION = {
 
 FILES = {
     "no file": Case(rows("rows.csv"), ("data.path: no such file: rows.csv",)),
-    "a folder": Case(rows("conf"), ("data.path: conf is a folder; expected a file",)),
+    "a folder without data": Case(
+        rows("conf"), ("data.path: conf has no data files; expected some that end in .jsonl, .json",)
+    ),
+    "a glob that matches nothing": Case(rows("'*.csv'"), ("data.path: no file matches *.csv",)),
+    "a folder of two kinds": Case(
+        rows("mine"),
+        (
+            "data.path: mine has files of 2 kinds (.csv, .jsonl); expected one kind: name it, as in data.path=mine/*.csv",
+        ),
+        lambda at: (folder("mine")(at), file("mine/a.csv", "text\na\n")(at), file("mine/b.jsonl", '{"text": "b"}')(at)),
+    ),
+    "an address of no known kind": Case(rows("gopher://a/rows.csv"), ("data.path: gopher://a/rows.csv", "gopher")),
+    "other content than asked for": Case(
+        rows("rows.jsonl", f"data.sha256={'0' * 64}", until="fetch@data"),
+        ("fetch stopped: rows.jsonl has changed", "Correct data.sha256"),
+        qa(9, "Why {}?", "So."),
+    ),
+    "columns of two tasks": Case(
+        rows("rows.jsonl"),
+        ("fit more than one task equally well. Choose one:", "-S 'data.columns={"),
+        jsonl({"prompt": "a", "completion": "b", "question": "c", "answer": "d"}),
+    ),
+    "template of a column that is not there": Case(
+        rows("rows.jsonl", 'data.columns={question: "{question} {body}", answer: answer}'),
+        ("data.path: no column body, which data.columns names",),
+        qa(1, "Why?", "So."),
+    ),
+    "template with a stray brace": Case(
+        python("compose", "data.columns={question: 'Description}', answer: Doctor}"),
+        ("columns.question: 'Description}' is not a template", "{{ and }} for literal braces"),
+    ),
     "unknown ending": Case(
-        rows("README.md"), ("data.path: README.md: unknown ending .md; expected one of .jsonl, .json, .csv, .parquet",)
+        rows("README.md"),
+        ("data.path: README.md: unknown ending .md; expected one of .jsonl, .json, .csv, .tsv, .parquet",),
     ),
     "no bytes": Case(
         rows("rows.csv"), ("data.path: rows.csv is empty; expected a first line with the names",), file("rows.csv", "")
@@ -171,7 +202,7 @@ FILES = {
     ),
     "unknown role": Case(
         rows("rows.jsonl", until="clean"),
-        ("row 0, messages: unknown role bot; expected system, user, assistant",),
+        ("no row left of 3: dropped 3 malformed", "messages are lists of {role: system, user, assistant; content} or"),
         chat([{"role": "bot", "content": "Hi"}]),
     ),
     "boilerplate rows": Case(
@@ -179,6 +210,17 @@ FILES = {
         ("no row left of 3: dropped 3 boilerplate", "the clean section"),
         qa(3, "Why {}?", "Hi. Take care."),
     ),
+    "language of no kind": Case(
+        exp("clean.languages=[xx]", until="clean"), ("clean stopped: clean.languages: xx unknown; expected some of",)
+    ),
+    "rows in another language": Case(
+        exp("clean.languages=[de]", until="clean"), ("clean stopped: no row left of", "other_language")
+    ),
+    "a shuffle that leaks": Case(
+        exp("format.split=row", "clean.deduplicate=false", until="format"),
+        ("format stopped: format.max_leakage: ", "Split by question (format.split=question), or allow it"),
+    ),
+    "a fold that is none": Case(queue("format.folds=5", "format.fold=5"), ("fold 5 must be less than folds (5)",)),
     "one question asked again and again": Case(
         rows("rows.jsonl", until="format"),
         ("format stopped: the split", "would be empty (train ", "Give more rows, or change format.test_fraction"),
