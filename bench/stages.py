@@ -17,7 +17,8 @@ STAGES = {
     "format": ("pipeline.format",),
     "tokenize": ("pipeline.tokenize",),
 }
-TOKENIZER = ("config.json", "tokenizer.json", "tokenizer_config.json")
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+LENGTH = 2048  # tokens a row
 
 
 class Measured(NamedTuple):
@@ -47,6 +48,7 @@ def checkout(folder: Path, tokenizer: Path) -> Path:
     for name in TOKENIZER:
         if (tokenizer / name).exists():
             shutil.copy(tokenizer / name, base / name)
+    (base / "config.json").write_text(json.dumps({"max_position_embeddings": LENGTH}), encoding="utf-8")
     return folder
 
 
@@ -54,7 +56,7 @@ def run_stages(project: Path, overrides: list[str]) -> list[Measured]:
     """Compose params.yaml with Hydra's overrides and run the four stages; StageFailed with what one says on failure."""
     # model=scratch is but what composition accepts without a model's weights: no stage here reads the section.
     # Rows of any length are measured, and those that are cut say nothing against the measurement.
-    lengths = ("model.positions=2048", "tokenize.max_length=2048", "tokenize.gates.max_unended=1")
+    lengths = (f"model.positions={LENGTH}", f"tokenize.max_length={LENGTH}", "tokenize.gates.max_unended=1")
     _run(project, ("pipeline.compose", "model=scratch", *lengths, *overrides))
     return [_measured(project, stage) for stage in STAGES]
 
