@@ -8,7 +8,6 @@ filter (all but the first four and the last) are off unless the clean section as
 """
 
 import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from pipeline.changes import CHANGES, Changes
 from pipeline.detect import Taken, resolve, shown, values_of
 from pipeline.errors import DataError
-from pipeline.files import ParquetRows, whole, write_json
+from pipeline.files import ParquetRows, json_line, whole, write_json
 from pipeline.filters import Filters
 from pipeline.params import Clean, Params
 from pipeline.stage import stage
@@ -192,7 +191,7 @@ def write(batches: Iterable[Cleaned], taken: Taken) -> dict[str, Any]:
                 if each.records:
                     records.write_table(pa.Table.from_pylist(each.records, schema))
                 dropped.write_table(pa.Table.from_pylist(each.dropped, DROPPED))
-                texts.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in each.dropped)
+                texts.writelines(map(json_line, each.dropped))
         metrics = {
             "rows_in": rows,
             "rows_kept": rows - reasons.total(),

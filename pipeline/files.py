@@ -160,7 +160,11 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def json_line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return json_encode(row) + "\n"
+
+
+# json.dumps makes an encoder at every call, since this is not its default.
+json_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 def read_jsonl(path: Path, limit: int | None = None) -> list[dict[str, Any]]:

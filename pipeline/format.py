@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pipeline.bigrams import counted
 from pipeline.errors import DataError
 from pipeline.files import ParquetRows, json_line, whole, write_json, write_jsonl
-from pipeline.near import Texts, counted
+from pipeline.near import Texts
 from pipeline.params import Format, Near, Params, Template
 from pipeline.stage import stage
 from pipeline.tasks import Turn, task_of, turns_of

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import given, settings, strategies
 
+from pipeline.bigrams import bigrams, word_hashes
 from pipeline.errors import DataError
 from pipeline.format import (
     Comparison,
@@ -27,6 +28,7 @@ from pipeline.near import near_any
 from pipeline.params import Format, Near, Template
 from pipeline.tasks import Turn, task_of
 from pipeline.templates import template_faults
+from pipeline.text import asked, words
 
 TEMPLATES = {
     path.stem: Template(**yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -394,3 +396,20 @@ def test_an_earlier_turn_of_a_training_chat_is_no_held_out_answer() -> None:
     assert held
     assert not held & {text for row in splits["train"] for text in row.compared("answer")}
     assert dropped["train"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    strategies.lists(
+        strategies.text(strategies.sampled_from("aZ09_ é'ß\u200b\u0301中.\n\ud800"), max_size=12), max_size=8
+    )
+)
+def test_word_hashes_are_those_of_the_words(texts: list[str]) -> None:
+    hashes, counts = word_hashes(texts)
+    assert counts.tolist() == [len(words(text)) for text in texts]
+    of_word = dict(zip((word for text in texts for word in words(text)), hashes.tolist(), strict=True))
+    assert [of_word[word] for text in texts for word in words(text)] == hashes.tolist()
+    assert len({*of_word.values()}) == len(of_word)
+    _, same = bigrams(texts, min_words=2)
+    for one, other in itertools.combinations(range(len(texts)), 2):
+        assert (same[one] == same[other]) == (asked(texts[one]) == asked(texts[other]))
