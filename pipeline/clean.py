@@ -64,6 +64,7 @@ class Cleaner:
 
     def __init__(self, taken: Taken, options: Clean) -> None:
         self.taken, self.task, self.options = taken, taken.task, options
+        self.needed = self.task.required
         self.changes, self.filters = Changes(options), Filters(options)
         self.seen: dict[bytes, int] = {}
 
@@ -125,7 +126,7 @@ class Cleaner:
             needed = [message["content"] for message in messages]
             question, answer = "\n".join(m["content"] for m in messages if m["role"] == "user"), needed[-1]
         else:
-            needed = [record[name] for name in self.task.required]
+            needed = [record[name] for name in self.needed]
             question, answer = record.get(self.task.question or "", ""), record[self.task.answer or ""]
         if not all(needed):
             nothing_else = "stripped" in done and sum(not text for text in needed) == 1 and not answer
@@ -155,7 +156,9 @@ def turns_in(value: Any) -> list[tuple[str, str]] | None:
 
 
 def _key(record: Record) -> bytes:
-    return hashlib.blake2b(repr(list(record.values())).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    """What rows that are exactly the same share; no tidied text holds a NUL."""
+    texts = (value if isinstance(value, str) else repr(value) for value in record.values())
+    return hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def schema_of(taken: Taken) -> pa.Schema:
@@ -182,7 +185,7 @@ def write(batches: Iterable[Cleaned], taken: Taken) -> dict[str, Any]:
         with (
             pq.ParquetWriter(folder / "records.parquet", schema, compression="zstd") as records,
             pq.ParquetWriter(folder / "dropped.parquet", DROPPED, compression="zstd") as dropped,
-            (folder / "dropped.jsonl").open("w", encoding="utf-8", newline="\n") as texts,
+            (folder / "dropped.jsonl").open("wb") as texts,
         ):
             for each in batches:
                 rows += len(each.records) + len(each.dropped)

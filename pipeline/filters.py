@@ -67,9 +67,12 @@ def covered(text: str, patterns: list[re.Pattern[str]]) -> bool:
     at, found = 0, LETTER.search(text)
     while found:
         at = found.start()
-        ends = (match.end() for pattern in patterns if (match := pattern.match(text, at)))
-        at = next((end for end in ends if end > at), 0)
-        if not at:
+        for pattern in patterns:
+            match = pattern.match(text, at)
+            if match and match.end() > at:
+                at = match.end()
+                break
+        else:
             return False
         found = LETTER.search(text, at)
     return at > 0

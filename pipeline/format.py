@@ -193,8 +193,8 @@ def write(splits: dict[str, list[Row]], dropped: dict[str, list[Row]], template:
         (folder / "text").mkdir(parents=True)
         for name, rows in splits.items():
             with (
-                (folder / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as file,
-                (folder / "text" / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as texts,
+                (folder / f"{name}.jsonl").open("wb") as file,
+                (folder / "text" / f"{name}.jsonl").open("wb") as texts,
             ):
                 for row in rows:
                     shown = rendered(row, template)

@@ -24,7 +24,11 @@ def collapse(text: str) -> str:
     >>> collapse(" Hi\u00a0doctor, \n\n thanks ")
     'Hi doctor, thanks'
     """
-    return " ".join(INVISIBLE.sub("", text).split())
+    return " ".join(_visible(text).split())
+
+
+def _visible(text: str) -> str:
+    return text if text.isascii() and "\0" not in text else INVISIBLE.sub("", text)
 
 
 def tidy(text: str) -> str:
@@ -33,7 +37,7 @@ def tidy(text: str) -> str:
     >>> tidy("def f():\u00a0\n\n\n\n  return 1 ")
     'def f():\n\n  return 1'
     """
-    lines = [re.sub(r"(?<=\S)[^\S\n]+", " ", line).rstrip() for line in INVISIBLE.sub("", text).splitlines()]
+    lines = [re.sub(r"(?<=\S)[^\S\n]+", " ", line).rstrip() for line in _visible(text).splitlines()]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 

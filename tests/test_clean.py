@@ -154,8 +154,8 @@ def test_dropped_rows_can_be_read_with_their_texts_as_they_came(
     run(rows, tmp_path, monkeypatch)
     texts = Path("data/clean/dropped.jsonl").read_text(encoding="utf-8")
     assert texts == (
-        '{"id": 1, "reason": "empty", "question": "Q.\u00a0流感?", "answer": null}\n'
-        '{"id": 2, "reason": "duplicate", "same_as": 0, "question": "Q. Flu?", "answer": "Rest."}\n'
+        '{"id":1,"reason":"empty","question":"Q.\u00a0流感?","answer":null}\n'
+        '{"id":2,"reason":"duplicate","same_as":0,"question":"Q. Flu?","answer":"Rest."}\n'
     )
     assert pq.read_table("data/clean/dropped.parquet").to_pylist() == [
         {"id": 1, "reason": "empty"},

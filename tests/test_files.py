@@ -151,7 +151,7 @@ def test_refused_json_leaves_the_old_file(tmp_path: Path) -> None:
 def test_json_lines_round_trip(tmp_path: Path) -> None:
     rows = [{"text": "two\nlines\u2028three"}, {"text": "流感"}]
     write_jsonl(tmp_path / "rows.jsonl", rows)
-    assert (tmp_path / "rows.jsonl").read_bytes() == ('{"text": "two\\nlines\u2028three"}\n{"text": "流感"}\n'.encode())
+    assert (tmp_path / "rows.jsonl").read_bytes() == ('{"text":"two\\nlines\u2028three"}\n{"text":"流感"}\n'.encode())
     assert read_jsonl(tmp_path / "rows.jsonl") == rows
     assert read_jsonl(tmp_path / "rows.jsonl", limit=1) == rows[:1]
 
