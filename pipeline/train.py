@@ -17,12 +17,13 @@ import torch
 import transformers
 from transformers import EvalPrediction, GenerationConfig, PreTrainedModel, TrainingArguments
 
+from pipeline import losses
 from pipeline.checkpoints import StrictTrainer, checkpoint_folder, key_of, last_checkpoint
 from pipeline.devices import device_of
 from pipeline.encoding import Example
 from pipeline.files import read_parquet, whole, write_json
 from pipeline.history import HistoryCallback, Patience, rows_of, write_history
-from pipeline.likelihood import pad, row_losses
+from pipeline.likelihood import pad
 from pipeline.params import Params, Train
 from pipeline.stage import stage
 from pipeline.weights import load_model, load_tokenizer, positions_of
@@ -100,6 +101,7 @@ def validation_loss(prediction: EvalPrediction) -> dict[str, float]:
 def build_trainer(options: Train, folder: Path, device: torch.device) -> StrictTrainer:
     """The Trainer over the tokenized rows, with the base model in it."""
     model, tokenizer = load_model(BASE), load_tokenizer(BASE)
+    row_losses = losses.install(model)
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         return pad([Example(row["input_ids"], row["labels"], 0) for row in rows], tokenizer.pad_token_id)

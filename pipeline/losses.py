@@ -1,0 +1,144 @@
+"""The training loss without the logits that nobody needs: at labelled positions alone, and a few million at a time.
+
+Most of a small model's work is its vocabulary: 50,000 logits a token, their softmax and both gradients. Prompts and
+padding have no label, so their logits are not computed; those of the others become the loss and its gradients while
+they are in the processor's cache, and never stand in memory together. The method is that of Liger Kernel's fused linear
+cross entropy (Hsu et al. 2024, https://arxiv.org/abs/2410.10989), in plain PyTorch.
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pipeline.encoding import IGNORED
+from pipeline.likelihood import row_losses
+
+log = logging.getLogger(__name__)
+
+RowLosses = Callable[[Tensor, Tensor], Tensor]
+LOGITS = 2**21  # at a time: 8 MiB in float32
+ALIKE = 1e-3  # nats a token by which the loss may differ from the model's own
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """The summed cross entropy in nats of `hidden @ weight.T + bias` against the targets, in float32.
+
+    hidden (tokens, features), weight (vocabulary, features), bias (vocabulary,) or None, targets (tokens,). The gradients
+    are computed with the loss, where the logits are at hand.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+        wanted = ctx.needs_input_grad
+        total = torch.zeros((), device=hidden.device)
+        matrix = weight.to(hidden.dtype)
+        grads = [
+            torch.zeros_like(each) if need else None for each, need in zip((hidden, weight, bias), wanted, strict=False)
+        ]
+        for part in parts(len(hidden), len(weight)):
+            logits, target = _logits(hidden[part], matrix, bias), targets[part, None]
+            picked, top = logits.gather(1, target), logits.amax(1, keepdim=True)
+            summed = logits.sub_(top).exp_().sum(1, keepdim=True)
+            total += (summed.log() + top - picked).sum()
+            if not any(wanted):
+                continue
+            slope = logits.div_(summed).scatter_add_(1, target, torch.full_like(picked, -1)).to(hidden.dtype)
+            if grads[0] is not None:
+                torch.mm(slope, matrix, out=grads[0][part])
+            if grads[1] is not None:
+                grads[1] += slope.T @ hidden[part]
+            if grads[2] is not None:
+                grads[2] += slope.sum(0)
+        ctx.save_for_backward(*grads)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        return *(None if grad is None else grad * slope for grad in ctx.saved_tensors), None
+
+
+def parts(tokens: int, vocabulary: int) -> Iterator[slice]:
+    """So many tokens at a time that their logits are at most LOGITS."""
+    size = max(1, LOGITS // vocabulary)
+    return (slice(start, start + size) for start in range(0, tokens, size))
+
+
+def _logits(hidden: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    logits = (hidden @ matrix.T).float()
+    return logits if bias is None else logits.add_(bias)
+
+
+def labelled(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(hidden states at the positions that predict a label, those labels, which row each is of).
+
+    hidden (rows, positions, features), of which position i predicts label i + 1; labels (rows, positions).
+    """
+    targets = labels[:, 1:]
+    is_label = targets != IGNORED
+    return hidden[:, :-1][is_label], targets[is_label], is_label.nonzero()[:, 0]
+
+
+@torch.no_grad()
+def hidden_row_losses(hidden: Tensor, labels: Tensor, head: nn.Module) -> Tensor:
+    """Per row the summed loss in nats and the number of tokens it is summed over: (rows, 2), in float32."""
+    states, targets, rows = labelled(hidden, labels)
+    matrix, bias = head.weight.to(states.dtype), getattr(head, "bias", None)
+    found = torch.zeros(len(labels), 2, device=hidden.device)
+    for part in parts(len(states), len(matrix)):
+        losses = nn.functional.cross_entropy(_logits(states[part], matrix, bias), targets[part], reduction="none")
+        found.index_add_(0, rows[part], torch.stack([losses, torch.ones_like(losses)], dim=1))
+    return found
+
+
+def install(model: PreTrainedModel) -> RowLosses:
+    """Have the model compute its loss this way when it is given labels; what makes its output the losses of the rows.
+
+    It then gives its last hidden states in place of the logits. A model that does more after its output layer than to
+    multiply (soft caps, scales) is left as it is: its own loss on a few tokens is compared.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        return row_losses
+    own = model.forward
+
+    @functools.wraps(own)
+    def forward(*args: Any, labels: Tensor | None = None, num_items_in_batch: Any = None, **rest: Any) -> Any:
+        if labels is None:
+            return own(*args, **rest)
+        with _passed_through(head):
+            output = own(*args, **rest)
+        hidden, targets, _ = labelled(output.logits, labels)
+        summed = LinearCrossEntropy.apply(hidden, head.weight, head.bias, targets)
+        output["loss"] = summed / (len(targets) if num_items_in_batch is None else num_items_in_batch)
+        return output
+
+    if not _is_alike(own, forward, model):
+        log.debug("the model's own loss is kept: it does more after its output layer than to multiply")
+        return row_losses
+    model.forward = forward
+    return functools.partial(hidden_row_losses, head=head)
+
+
+@contextmanager
+def _passed_through(head: nn.Module) -> Iterator[None]:
+    head.forward = lambda hidden: hidden
+    try:
+        yield
+    finally:
+        del head.forward
+
+
+@torch.no_grad()
+def _is_alike(own: Any, other: Any, model: PreTrainedModel) -> bool:
+    was, size = model.training, min(64, model.get_input_embeddings().num_embeddings)
+    ids = torch.arange(size, device=model.device)[None]
+    model.eval()
+    losses = [each(input_ids=ids, labels=ids).loss.item() for each in (own, other)]
+    model.train(was)
+    return abs(losses[0] - losses[1]) <= ALIKE
