@@ -3,7 +3,7 @@
     python -m pipeline.tokenize     data/formatted/{train,validation}.jsonl, models/base/tokenizer.json
                                     → data/tokenized/{train,validation}.parquet, metrics/tokenize.json
 
-The rows stream through, CHUNK of them at a time: the tokenizer, which leaves Python free, works on the next chunk while
+The rows stream through, CHUNK of them at a time: the tokenizer, which leaves Python free, works on the next chunks while
 this one is cut, labelled, counted and written. If a gate (`tokenize.gates`) is exceeded, nothing is written.
 
 Padding is measured at the batch size that training is configured with; `tokenize.batch_size` is an interpolation of
@@ -18,8 +18,9 @@ it takes to tokenize a row once more. A border that the template makes is the sa
 
 import itertools
 import logging
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -42,7 +43,7 @@ METRICS = Path("metrics/tokenize.json")
 SPLITS = ("train", "validation")
 CHUNK = 2000  # rows tokenized at a time: the tokenizer's threads need many, memory few
 CHECKED, STEP = 256, 64  # rows of which the prompt's border is looked at: the first of a split, and every 64th after
-T = TypeVar("T")
+S, T = TypeVar("S"), TypeVar("T")
 
 
 class Encoded(NamedTuple):
@@ -54,19 +55,15 @@ class Encoded(NamedTuple):
     checked: list[tuple[Any, bool]]  # (a row's id, whether its prompt tokenizes differently alone)
 
 
-def encoded(path: Path, encoder: Encoder) -> Iterator[Encoded]:
-    """The rows of a JSON Lines file in their order. A row without a prompt is plain text, and all of it is learned."""
-    rows = enumerate(iter_jsonl(path))
-    while chunk := list(itertools.islice(rows, CHUNK)):
-        ids = [row.get("id") for _, row in chunk]
-        prompts, completions = (_texts(chunk, name, path) for name in ("prompt", "completion"))
-        found = encoder.prompts(prompts)
-        looked_at = [at for at, (number, _) in enumerate(chunk) if number < CHECKED or number % STEP == 0]
-        together = encoder.prompts(prompts[at] + completions[at] for at in looked_at)
-        checked = [
-            (ids[at], whole[: len(found[at])] != found[at]) for at, whole in zip(looked_at, together, strict=True)
-        ]
-        yield Encoded(ids, found, encoder.completions(completions), checked)
+def encoded(rows: list[tuple[int, dict[str, Any]]], encoder: Encoder, path: Path) -> Encoded:
+    """Some rows of a file, each with its number from 0. One without a prompt is plain text, and all of it is learned."""
+    ids = [row.get("id") for _, row in rows]
+    prompts, completions = (_texts(rows, name, path) for name in ("prompt", "completion"))
+    found = encoder.prompts(prompts)
+    looked_at = [at for at, (number, _) in enumerate(rows) if number < CHECKED or number % STEP == 0]
+    together = encoder.prompts(prompts[at] + completions[at] for at in looked_at)
+    checked = [(ids[at], whole[: len(found[at])] != found[at]) for at, whole in zip(looked_at, together, strict=True)]
+    return Encoded(ids, found, encoder.completions(completions), checked)
 
 
 def _texts(rows: list[tuple[int, dict[str, Any]]], name: str, path: Path) -> list[str]:
@@ -77,18 +74,23 @@ def _texts(rows: list[tuple[int, dict[str, Any]]], name: str, path: Path) -> lis
     return texts  # type: ignore[return-value]
 
 
-def ahead(values: Iterator[T]) -> Iterator[T]:
-    """The same values, each of them made in a thread while the one before it is in use."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, values, None)
-        while (value := coming.result()) is not None:
-            coming = thread.submit(next, values, None)
-            yield value
+def ahead(work: Callable[[S], T], values: Iterable[S]) -> Iterator[T]:
+    """The work's results in order, two of them being made in threads while the one before them is in use."""
+    with ThreadPoolExecutor(2) as threads:
+        coming: deque[Future[T]] = deque()
+        for value in values:
+            coming.append(threads.submit(work, value))
+            if len(coming) > 2:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def tokenized(path: Path, encoder: Encoder, options: Tokenize, audit: Audit) -> Iterator[Block]:
     """The blocks of a split's file, each counted by the audit."""
-    for chunk in ahead(encoded(path, encoder)):
+    rows = enumerate(iter_jsonl(path))
+    chunks = iter(lambda: list(itertools.islice(rows, CHUNK)), [])
+    for chunk in ahead(lambda rows: encoded(rows, encoder, path), chunks):
         block = assemble(chunk.ids, chunk.prompts, chunk.completions, options, encoder.bos)
         audit.add(block, chunk.checked)
         yield block

@@ -3,7 +3,6 @@
 import json
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -217,10 +216,10 @@ def test_prompts_that_tokenize_differently_alone_are_found(tmp_path: Path) -> No
 def test_the_border_is_looked_at_in_the_first_rows_and_in_some_of_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("CHUNK", 3), ("CHECKED", 2), ("STEP", 4)):
+    for name, value in (("CHECKED", 2), ("STEP", 4)):
         monkeypatch.setattr(f"pipeline.tokenize.{name}", value)
-    write_jsonl(tmp_path / "rows.jsonl", [{"id": at, "prompt": "a:", "completion": "b"} for at in range(10)])
-    chunks = list(encoded(tmp_path / "rows.jsonl", byte_pairs()))
+    rows = [(at, {"id": at, "prompt": "a:", "completion": "b"}) for at in range(10)]
+    chunks = [encoded(rows[at : at + 3], byte_pairs(), tmp_path) for at in range(0, 10, 3)]
     assert [chunk.checked for chunk in chunks] == [[(0, True), (1, True)], [(4, True)], [(8, True)], []]
 
 
@@ -241,15 +240,13 @@ def test_rows_that_are_not_what_format_writes_are_named(tmp_path: Path, content:
     assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
 
 
-def test_values_made_ahead_are_the_same_and_so_are_their_errors() -> None:
-    def failing() -> Iterator[int]:
-        yield 1
-        raise DataError("two is missing")
-
-    assert list(ahead(iter([0, 1, 2]))) == [0, 1, 2]
-    assert list(ahead(iter([]))) == []
-    with pytest.raises(DataError, match="two is missing"):
-        list(ahead(failing()))
+def test_work_done_ahead_comes_in_order_and_so_do_its_errors() -> None:
+    assert list(ahead(lambda value: value * 2, range(7))) == [0, 2, 4, 6, 8, 10, 12]
+    assert list(ahead(str, [])) == []
+    done = ahead(lambda value: 12 // value, [3, 2, 0, 1])
+    assert [next(done), next(done)] == [4, 6]
+    with pytest.raises(ZeroDivisionError):
+        next(done)
 
 
 @pytest.mark.parametrize(
