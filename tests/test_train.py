@@ -144,7 +144,7 @@ def test_training_stops_early_when_validation_does_not_improve(in_built: Path, t
 
 
 def test_a_training_that_diverges_ends_with_what_to_lower(in_built: Path, train_options: Options) -> None:
-    wild = train_options(max_steps=30, learning_rate=9.9, optimizer="sgd", max_grad_norm=1e9, warmup_steps=0)
+    wild = train_options(max_steps=200, learning_rate=9.9, optimizer="sgd", max_grad_norm=1e9, warmup_steps=0)
     with pytest.raises(ModelError, match=r"is nan at step \d+: training has diverged. Lower train.learning_rate"):
         train.train(wild, CPU)
     assert not Path("models/finetuned").exists()

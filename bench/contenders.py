@@ -1,0 +1,166 @@
+"""Ways to fine-tune a model on formatted rows, each timed by itself: this project's, the tutorial's, TRL's.
+
+    python -m bench.contenders NAME --model FOLDER --formatted FOLDER --rate 5e-4 --epochs 1
+
+prints one JSON object: seconds of training alone (loading, evaluation and saving left out), tokens of the rows (padding
+left out), and the held-out loss on the completions of test.jsonl in nats a token.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+LENGTH = 1024  # tokens a row at most, for all
+Rows = list[dict[str, str]]
+
+
+def pipeline_stage(given: argparse.Namespace) -> tuple[Any, Callable[[], Any]]:
+    """The train stage's Trainer, with its parameters as params.yaml has them, but for those given."""
+    import torch
+
+    from pipeline import train
+    from pipeline.compose import composed, read
+    from pipeline.faults import check
+
+    values = read(
+        composed("model=scratch", f"tokenize.max_length={LENGTH}", f"model.positions={LENGTH}", *given.overrides)
+    )
+    params = check(values)
+    options = params.train.model_copy(update={"epochs": given.epochs, "learning_rate": given.rate, "keep_best": False})
+    train.BASE, train.TOKENIZED = given.model, given.tokenized
+    trainer = train.build_trainer(options, Path(given.scratch), torch.device("cpu" if given.cpu else "cuda"))
+    trainer.args.eval_strategy = trainer.args.save_strategy = "no"
+    trainer.args.eval_on_start = False
+    return trainer.model, trainer.train
+
+
+def tutorial(given: argparse.Namespace) -> tuple[Any, Callable[[], Any]]:
+    """The tutorial's Trainer: a row at a time, four to a step, Adafactor, the loss on question and answer."""
+    import datasets
+    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+
+    tokenizer = _tokenizer(given.model)
+
+    def tokenize(examples: dict[str, list[str]]) -> Any:
+        text = examples["prompt"][0] + examples["completion"][0]
+        found = tokenizer(text, return_tensors="np", truncation=True, max_length=LENGTH, padding=True)
+        return {**found, "labels": found["input_ids"]}
+
+    rows = datasets.Dataset.from_list(_rows(given.formatted / "train.jsonl"))
+    tokenized = rows.map(tokenize, batched=True, batch_size=1, remove_columns=rows.column_names)
+    model = AutoModelForCausalLM.from_pretrained(given.model, dtype="float32")
+    arguments = TrainingArguments(
+        learning_rate=given.rate,
+        num_train_epochs=given.epochs,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=4,
+        gradient_checkpointing=False,
+        optim="adafactor",
+        warmup_steps=1,
+        **_shared(given),
+    )
+    return model, Trainer(model=model, args=arguments, train_dataset=tokenized).train
+
+
+def trl(given: argparse.Namespace, **tuned: Any) -> tuple[Any, Callable[[], Any]]:
+    """TRL's SFTTrainer on the same file; without more options as it comes."""
+    import datasets
+    from trl import SFTConfig, SFTTrainer
+
+    rows = datasets.Dataset.from_list(_rows(given.formatted / "train.jsonl"))
+    arguments = SFTConfig(
+        learning_rate=given.rate, num_train_epochs=given.epochs, max_length=LENGTH, **_shared(given), **tuned
+    )
+    trainer = SFTTrainer(
+        model=str(given.model), args=arguments, train_dataset=rows, processing_class=_tokenizer(given.model)
+    )
+    return trainer.model, trainer.train
+
+
+def trl_tuned(given: argparse.Namespace) -> tuple[Any, Callable[[], Any]]:
+    return trl(given, bf16=True, gradient_checkpointing=False, packing=True)
+
+
+def trl_tuned_fp32(given: argparse.Namespace) -> tuple[Any, Callable[[], Any]]:
+    """Tuned for a processor without bfloat16 instructions."""
+    return trl(given, bf16=False, gradient_checkpointing=False, packing=True)
+
+
+CONTENDERS = {
+    "pipeline": pipeline_stage,
+    "tutorial": tutorial,
+    "trl": trl,
+    "trl_tuned": trl_tuned,
+    "trl_tuned_fp32": trl_tuned_fp32,
+}
+
+
+def _shared(given: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "output_dir": given.scratch,
+        "use_cpu": given.cpu,
+        "seed": 0,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "logging_steps": 10,
+    }
+
+
+def _rows(path: Path) -> Rows:
+    with path.open(encoding="utf-8") as lines:
+        return [{name: row[name] for name in ("prompt", "completion")} for row in map(json.loads, lines)]
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def tokens_and_loss(model: Any, given: argparse.Namespace) -> tuple[int, float]:
+    """(tokens of the training rows, the model's held-out loss on the test rows' completions)."""
+    from pipeline.encoding import join, load_encoder
+    from pipeline.likelihood import held_out_loss
+
+    encoder = load_encoder(given.model)
+
+    def examples(split: str) -> list[Any]:
+        rows = _rows(given.formatted / f"{split}.jsonl")
+        pairs = zip(
+            encoder.prompts(r["prompt"] for r in rows), encoder.completions(r["completion"] for r in rows), strict=True
+        )
+        return [join(prompt, completion, LENGTH) for prompt, completion in pairs]
+
+    tokens = sum(len(each.input_ids) for each in examples("train"))
+    return tokens, held_out_loss(model.eval().float(), examples("test"), encoder.padding)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("name", choices=CONTENDERS)
+    for name in ("model", "formatted", "tokenized"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--epochs", type=float, default=1)
+    parser.add_argument("--cpu", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--overrides", nargs="*", default=[], help="of the pipeline's parameters")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as given.scratch:
+        model, train = CONTENDERS[given.name](given)
+        started = time.perf_counter()
+        train()
+        seconds = time.perf_counter() - started
+    tokens, loss = tokens_and_loss(model, given)
+    sys.stdout.write(json.dumps({"seconds": seconds, "tokens": int(tokens * given.epochs), "loss": loss}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
