@@ -139,12 +139,13 @@ class Handler(BaseHTTPRequestHandler):
         if self.fault and self.fault.body:
             content = self.fault.body(content)
         asked = self.headers.get("Range", "bytes=0-") if self.server.knows_ranges else "bytes=0-"
-        start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        first, _, last = asked.removeprefix("bytes=").partition("-")
+        start, stop = int(first), min(int(last) + 1, len(content)) if last else len(content)
         if start >= len(content) > 0:
             self.answer(416, b"", headers, body=body)
-        elif start:
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            self.answer(206, content[start:], headers, body=body)
+        elif start or stop < len(content):
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
+            self.answer(206, content[start:stop], headers, body=body)
         else:
             self.answer(200, content, headers, body=body)
 

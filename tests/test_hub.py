@@ -1,13 +1,16 @@
 """The hub's real client against a stand-in hub on loopback."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import commit_all, python_in, run_in
+from conftest import ROOT, commit_all, python_in, run_in
 from error_inputs import small_disk
 from hub import COMMIT, OLDER, Hub, serving
 
@@ -201,3 +204,24 @@ def test_the_tutorial_runs_whole(project: Path, hub: Hub) -> None:
     assert "base_model: EleutherAI/pythia-70m\ndatasets:\n- ruslanmv/ai-medical-chatbot\n---" in card
     again = run_in(project, "dvc", "exp", "run", "-S", "experiment=tutorial", **there)
     assert "Running stage" not in again.stdout
+
+
+def test_the_first_rows_of_a_file_on_the_hub_come_without_the_rest(tmp_path: Path) -> None:
+    """In a process of its own, since the hub's file system reads HF_ENDPOINT when it is imported."""
+    rows = tmp_path / "hub/datasets/owner/large/train.jsonl"
+    rows.parent.mkdir(parents=True)
+    rows.write_text("".join(json.dumps({"text": f"{number:0200}"}) + "\n" for number in range(100_000)))
+    code = (
+        "from pipeline.params import FileRows; from pipeline.rows import load\n"
+        "path = 'hf://datasets/owner/large/train.jsonl'\n"
+        "found = load(FileRows(source='file', path=path, limit=2, columns=None, sha256=None))\n"
+        "print([text[-3:] for text in found.table['text'].to_pylist()], found.revision[64:])"
+    )
+    with serving(tmp_path / "hub") as hub:
+        environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    assert done.stdout == "['000', '001']  of the 65536 bytes that were read\n", done.stderr
+    asked = [[int(place) for place in each.removeprefix("bytes=").split("-")] for each in hub.ranges]
+    assert sum(last + 1 - first for first, last in asked) < rows.stat().st_size / 2
