@@ -35,7 +35,7 @@ def test_a_stage_says_what_it_does_and_what_came_of_it(in_built: Path) -> None:
     done = python_in(in_built, "pipeline.clean")
     assert (done.stdout, done.stderr) == (
         "Cleaning 240 rows: question ← Description, answer ← Doctor\n"
-        "147 of 240 rows kept; dropped: 4 empty, 9 boilerplate, 80 duplicate → data/clean/\n",
+        "147 of 240 rows kept; dropped: 4 empty, 9 boilerplate, 80 duplicate; changed: 9 stripped → data/clean/\n",
         "",
     )
 
