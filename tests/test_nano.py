@@ -106,14 +106,16 @@ def default() -> params.Params:
 
 
 def test_the_default_asks_at_least_100_questions_about_facts_that_training_never_tells(default: params.Params) -> None:
-    records, _ = clean.clean(load(default.data).table, default.data.columns, default.clean)
-    splits, _ = format.split(format.formatted(records, default.format.template), default.format)
+    source = load(default.data)
+    cleaned = clean.Cleaner(source.taken, default.clean).batch(source.table)
+    rows = list(format.rows_of(cleaned.records))
+    splits, _ = format.split(rows, default.format, format.Comparison(rows, default.format.near))
     facts = {
         phrase: (name, fact) for name, told in read_knowledge(ROOT / KNOWLEDGE).items() for fact, phrase in told.items()
     }
 
     def told(split: str) -> set[tuple[str, str]]:
-        answers = "\n".join(row["answer"] for row in splits[split])
+        answers = "\n".join(row.answer for row in splits[split])
         return {key for phrase, key in facts.items() if phrase in answers}
 
     assert len(told("test")) == len(splits["test"]) >= 100
