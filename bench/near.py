@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from pipeline.dialogues import generate, read_knowledge
 from pipeline.near import near_any
@@ -72,15 +73,7 @@ def with_datasketch(texts: list[str], references: list[str]) -> list[bool]:
         found.update_batch([pair.encode() for pair in pairs(text)])
         return found
 
-    index = MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS)
-    held = [hashed(text) for text in references]
-    for number, each in enumerate(held):
-        index.insert(number, each)
-
-    def is_near(one: MinHash) -> bool:
-        return any(one.jaccard(held[number]) >= THRESHOLD for number in index.query(one))
-
-    return [is_near(hashed(text)) for text in texts]
+    return by_minhash(texts, references, hashed, MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS))
 
 
 def with_rensa(texts: list[str], references: list[str]) -> list[bool]:
@@ -92,11 +85,16 @@ def with_rensa(texts: list[str], references: list[str]) -> list[bool]:
         return found
 
     index = RMinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS, num_bands=BANDS)
+    return by_minhash(texts, references, hashed, index)
+
+
+def by_minhash(texts: list[str], references: list[str], hashed: Callable[[str], Any], index: Any) -> list[bool]:
+    """What an index of a library's MinHashes brings up, and its estimate of the similarity takes for near."""
     held = [hashed(text) for text in references]
     for number, each in enumerate(held):
         index.insert(number, each)
 
-    def is_near(one: RMinHash) -> bool:
+    def is_near(one: Any) -> bool:
         return any(one.jaccard(held[number]) >= THRESHOLD for number in index.query(one))
 
     return [is_near(hashed(text)) for text in texts]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-CHUNK = 10_000  # texts at a time, as in pipeline/tokenize.py: the tokenizer's threads need many
+CHUNK = 10_000  # texts at a time: the tokenizer's threads need many
 PROMPT = "### Question:\n{question}\n### Answer:"
 
 
