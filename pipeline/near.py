@@ -62,7 +62,7 @@ def prefixes(sets: Sets, threshold: float) -> Sets:
         ranked = (often << np.uint64(HASH_BITS - COUNT_BITS)) | (hashes >> np.uint64(COUNT_BITS))
         owners = np.repeat(np.arange(stop - start), sizes[start:stop])
         ordered = np.sort(tagged(owners.astype(np.uint64), ranked))
-        place = np.arange(len(ordered)) - (sets.starts[start:stop] - sets.starts[start])[owners]
+        place = counted(sizes[start:stop])
         keys.append((ordered & np.uint64(2**HASH_BITS - 1))[place < kept[start:stop][owners]])
     return Sets(np.concatenate(keys), np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)]))
 
