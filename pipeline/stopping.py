@@ -52,13 +52,14 @@ class FollowPlateau(WhileTraining):
         lr_scheduler: Any,
         **_: Any,
     ) -> None:
-        rate = lr_scheduler.lr_lambdas[0]
-        if self.is_training and isinstance(rate, OnPlateau):
-            rate.observe(metrics["eval_validation_loss"])
-            rates = [base * rate(lr_scheduler.last_epoch) for base in lr_scheduler.base_lrs]
-            for group, learning_rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = learning_rate
-            lr_scheduler._last_lr = rates
+        if not self.is_training:
+            return
+        rate: OnPlateau = lr_scheduler.lr_lambdas[0]
+        rate.observe(metrics["eval_validation_loss"])
+        rates = [base * rate(lr_scheduler.last_epoch) for base in lr_scheduler.base_lrs]
+        for group, learning_rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = learning_rate
+        lr_scheduler._last_lr = rates
 
 
 class Budget(TrainerCallback, ExportableState):

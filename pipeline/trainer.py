@@ -4,11 +4,12 @@ from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import EvalPrediction
+from transformers import EvalPrediction, TrainerCallback
 
 from pipeline.checkpoints import StrictTrainer
 from pipeline.history import HistoryCallback
 from pipeline.judge import Judge
+from pipeline.options import Plateau
 from pipeline.params import Train
 from pipeline.rates import rate_of
 from pipeline.stopping import Budget, FollowPlateau, Patience
@@ -26,7 +27,9 @@ class FineTuner(StrictTrainer):
     def __init__(self, options: Train, judge: Judge | None, **rest: Any) -> None:
         self.options, self.judge = options, judge
         stopping = options.early_stopping
-        callbacks = [HistoryCallback(), FollowPlateau()]
+        callbacks: list[TrainerCallback] = [HistoryCallback()]
+        if isinstance(options.schedule, Plateau):
+            callbacks.append(FollowPlateau())
         if stopping.patience is not None:
             callbacks.append(Patience(stopping.patience, stopping.threshold))
         if options.max_minutes is not None:

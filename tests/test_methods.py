@@ -20,7 +20,6 @@ from pipeline import train
 from pipeline.checkpoints import last_checkpoint
 from pipeline.errors import ConfigError, ModelError
 from pipeline.files import read_parquet
-from pipeline.likelihood import pad
 from pipeline.methods import dropout_changes, dropouts, lacking_for_qlora, load_adapter, load_trainable, module_fault
 from pipeline.methods import merged as merge
 from pipeline.weights import load_model
@@ -87,7 +86,9 @@ def test_the_adapter_kept_is_the_best_checkpoint(
         load_best(trainer)
 
     monkeypatch.setattr(train.FineTuner, "_load_best_model", spy)
-    options = train_options(max_steps=10, eval_steps=2, learning_rate=0.5, warmup_steps=6, method=LORA)
+    constant = {"kind": "constant_with_warmup"}
+    changes = {"learning_rate": 3.0, "schedule": constant, "warmup_steps": 11, "method": LORA}
+    options = train_options(max_steps=10, eval_steps=2, **changes)
     metrics = train.train(options, CPU)
     assert metrics["kept_step"] < metrics["steps"] == 10
     best, found = torch.load("best.pt"), load_model(FINETUNED).state_dict()
@@ -253,5 +254,5 @@ def test_qlora_is_refused_where_it_cannot_run(in_built: Path, train_options: Opt
     assert told is not None
     assert "a CUDA card" in told
     assert "bitsandbytes" in told
-    with pytest.raises(ConfigError, match="train.method: qlora needs a CUDA card"):
+    with pytest.raises(ConfigError, match=r"train.method: qlora needs a CUDA card"):
         load_trainable(BASE, train_options(method={**LORA, "kind": "qlora"}), CPU)
