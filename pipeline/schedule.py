@@ -4,9 +4,9 @@
     python -m pipeline.schedule train/schedule=step train.epochs=3    with Hydra's overrides, as `dvc exp run -S` takes them
     python -m pipeline.schedule --all                                 all schedules in one picture, each as its option has it
 
-Prints a table of steps and rates, and where the picture is (SVG, or PNG if --out says so). The number of steps is that of a training on the present
-data/tokenized, or train.max_steps. The schedule `plateau` follows the validation loss, which nobody knows yet: it is drawn
-as if no evaluation after the first brought an improvement.
+Prints a table of steps and rates, and where the picture is (SVG; PNG if --out says so). The number of steps is that of a
+training on the present data/tokenized, or train.max_steps. The schedule `plateau` follows the validation loss, which
+nobody knows yet: it is drawn as if no evaluation after the first brought an improvement.
 """
 
 import argparse
@@ -76,14 +76,13 @@ def draw(curves: dict[str, Curve], path: Path) -> None:
     style = {"svg.hashsalt": "schedule", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
     with plt.rc_context(style):
         canvas, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-        for number, (name, rates) in enumerate(curves.items()):
-            style_of_line = ("-", "--", ":")[number // 10 % 3]
-            axes.plot(range(1, len(rates) + 1), rates, style_of_line, label=name, linewidth=1.6)
+        for name, rates in curves.items():
+            axes.plot(range(1, len(rates) + 1), rates, label=name, linewidth=1.6)
         axes.set_xlabel("optimizer step")
         axes.set_ylabel("learning rate")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         with whole(path) as temporary:
             if path.suffix == ".png":
                 canvas.savefig(temporary, format="png", dpi=150)
