@@ -191,10 +191,11 @@ def announced(options: Train, trainer: FineTuner) -> str:
     rows, size = len(trainer.train_dataset), options.batch_size * options.gradient_accumulation
     steps = steps_of(options, rows)
     extent = f"{steps:,} steps" if options.max_steps else f"{options.epochs:g} epochs, {steps:,} steps"
+    config = trainer.model.config
     total, trainable = trainer.model.num_parameters(), trainer.model.num_parameters(only_trainable=True)
     some = "" if trainable == total else f", {trainable:,} of them trained,"
     return (
-        f"Training {trainer.model.config.architectures[0]} with {total:,} parameters{some} on {rows:,} rows: "
+        f"Training {(config.architectures or [config.model_type])[0]} with {total:,} parameters{some} on {rows:,} rows: "
         f"{extent} of {size} rows, {options.precision} on {trainer.args.device}"
     )
 

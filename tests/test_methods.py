@@ -20,6 +20,7 @@ from pipeline import train
 from pipeline.checkpoints import last_checkpoint
 from pipeline.errors import ConfigError, ModelError
 from pipeline.files import read_parquet
+from pipeline.judge import Judge
 from pipeline.methods import dropout_changes, dropouts, lacking_for_qlora, load_adapter, load_trainable, module_fault
 from pipeline.methods import merged as merge
 from pipeline.weights import load_model
@@ -75,22 +76,19 @@ def test_what_an_adapter_leaves_is_the_same_each_time_and_names_no_folder_of_thi
 def test_the_adapter_kept_is_the_best_checkpoint(
     in_built: Path, train_options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A learning rate that wrecks the adapter in the end: best and last differ, and the best is merged."""
-    kept: list[Path] = []
+    """By the scores of steps 0, 2, 4 and 6, the best is that of step 4, and it is merged in every tensor."""
     load_best = train.FineTuner._load_best_model
+    scores = iter([0.0, 0.1, 0.5, 0.2, 0.5])
+    monkeypatch.setattr(Judge, "__call__", lambda self, model: {"f1": next(scores)})
 
     def spy(trainer: Any) -> None:
-        best = Path(trainer.state.best_model_checkpoint)
-        kept.append(best)
-        torch.save(merge(BASE, best).state_dict(), "best.pt")
+        torch.save(merge(BASE, Path(trainer.state.best_model_checkpoint)).state_dict(), "best.pt")
         load_best(trainer)
 
     monkeypatch.setattr(train.FineTuner, "_load_best_model", spy)
-    constant = {"kind": "constant_with_warmup"}
-    changes = {"learning_rate": 3.0, "schedule": constant, "warmup_steps": 11, "method": LORA}
-    options = train_options(max_steps=10, eval_steps=2, **changes)
-    metrics = train.train(options, CPU)
-    assert metrics["kept_step"] < metrics["steps"] == 10
+    stopping = {"metric": "f1", "max_new_tokens": 8}
+    metrics = train.train(train_options(max_steps=6, eval_steps=2, method=LORA, early_stopping=stopping), CPU)
+    assert (metrics["kept_step"], metrics["steps"]) == (4, 6)
     best, found = torch.load("best.pt"), load_model(FINETUNED).state_dict()
     assert found.keys() == best.keys()
     assert all(torch.equal(found[name], best[name]) for name in found)
@@ -205,12 +203,13 @@ def first_batch(trainer: Any) -> dict[str, torch.Tensor]:
     return trainer.data_collator(rows)
 
 
+@pytest.mark.parametrize("method", [{"kind": "full"}, LORA])
 def test_label_smoothing_is_in_the_training_loss_and_not_in_the_validation_loss(
-    in_built: Path, train_options: Options
+    in_built: Path, train_options: Options, method: dict[str, Any]
 ) -> None:
     """The training loss is torch's own with label_smoothing; the validation loss at step 0 is that of the base."""
-    plain = train.build_trainer(train_options(), Path("plain"), CPU)
-    smooth = train.build_trainer(train_options(label_smoothing=0.2), Path("smooth"), CPU)
+    plain = train.build_trainer(train_options(method=method), Path("plain"), CPU)
+    smooth = train.build_trainer(train_options(method=method, label_smoothing=0.2), Path("smooth"), CPU)
     batch = first_batch(smooth)
     found = smooth.compute_loss(smooth.model, dict(batch))
     outputs = smooth.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
