@@ -1,11 +1,13 @@
 """Makes the values of params.yaml the configuration: `python -m pipeline.compose --adopt`.
 
 After `dvc exp apply`, params.yaml holds an experiment's values, which the next composition would overwrite. Adopting
-writes into conf/config.yaml which option of a group they took and which values differ from it. Values of a source of
-data or model belong to that source alone: they become an option of their own, conf/data/adopted.yaml.
+writes into conf/config.yaml which option of a group they took and which values differ from it; the option of a group
+within a section, such as train/method, into that section's file. Values of a source of data or model belong to that
+source alone: they become an option of their own, conf/data/adopted.yaml.
 """
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -15,6 +17,7 @@ from pipeline import conf
 from pipeline.compose import ABSENT, PARAMS, Leaves, composed, differences, leaves, present, read, unversioned
 from pipeline.conf import CONF
 from pipeline.errors import ConfigError
+from pipeline.faults import TAGS
 
 CONFIG = CONF / "config.yaml"
 SOURCES = ("data", "model")
@@ -31,7 +34,7 @@ def adopt() -> str:
     raw = _raw(*groups.values())
     differing = differences(leaves(target), leaves(_resolved(raw)))
     changed = {key: here for key, (here, _) in differing.items() if not _is_derived(raw, key)}
-    written = [CONFIG, *(CONF / source / f"{ADOPTED}.yaml" for source in SOURCES)]
+    written = [*map(_chooser, groups), CONFIG, *(CONF / source / f"{ADOPTED}.yaml" for source in SOURCES)]
     before = {path: path.read_text(encoding="utf-8") for path in written if path.exists()}
     try:
         _write_options(groups, changed)
@@ -77,7 +80,8 @@ def _is_derived(raw: DictConfig, key: str) -> bool:
 def _groups_of(target: dict[str, Any]) -> dict[str, str]:
     """Group → override, for each group of which another option than the configured one fits the values better."""
     configured, overrides = _resolved(_raw()), {}
-    for group in sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name in target):
+    folders = [path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")]
+    for group in sorted({each for each in folders if _at(target, each) is not None}):
         distances = {"": _distance(target, configured, group)}
         for option in sorted((CONF / group).glob("*.yaml")):
             override = f"{group}={option.stem}"
@@ -89,11 +93,29 @@ def _groups_of(target: dict[str, Any]) -> dict[str, str]:
 
 
 def _distance(target: dict[str, Any], values: dict[str, Any], group: str) -> int:
-    """How many keys of a section differ; an option of another source is never the one."""
-    here, there = target[group], values[group]
-    if here.get("source") != there.get("source"):
+    """How many keys of a section differ; an option of another kind is never the one."""
+    here, there = _at(target, group), _at(values, group)
+    if any(here.get(tag) != there.get(tag) for tag in TAGS):
         return sys.maxsize
     return len(differences(leaves(here), leaves(there)))
+
+
+def _at(values: dict[str, Any], group: str) -> dict[str, Any] | None:
+    """The section of a group, such as train/method."""
+    for name in group.split("/"):
+        values = values.get(name)
+        if not isinstance(values, dict):
+            return None
+    return values
+
+
+def _chooser(group: str) -> Path:
+    """The file whose defaults choose the option of a group: conf/config.yaml, or the chosen option of its section."""
+    section, _, nested = group.partition("/")
+    if not nested:
+        return CONFIG
+    option = next(each[section] for each in conf.load(CONFIG)["defaults"] if section in each)
+    return CONF / section / f"{option}.yaml"
 
 
 def _write_options(groups: dict[str, str], changed: Leaves) -> None:
@@ -110,10 +132,13 @@ def _write_options(groups: dict[str, str], changed: Leaves) -> None:
 
 
 def _write_config(groups: dict[str, str], changed: Leaves) -> None:
-    config = conf.load(CONFIG)
     for group, override in groups.items():
-        entry = next(each for each in config["defaults"] if isinstance(each, dict) and group in each)
-        entry[group] = override.split("=")[1]
+        path = _chooser(group)
+        config, name = conf.load(path), group.rpartition("/")[2]
+        entry = next(each for each in config["defaults"] if isinstance(each, dict) and name in each)
+        entry[name] = override.split("=")[1]
+        conf.dump(path, config)
+    config = conf.load(CONFIG)
     _set(config, changed)
     conf.dump(CONFIG, config)
 

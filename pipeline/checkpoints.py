@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, Trainer
 
 from pipeline.errors import ModelError
 from pipeline.files import naming, sha256
+from pipeline.methods import is_adapted, load_adapter
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +70,11 @@ def load_weights(model: PreTrainedModel, checkpoint: Path) -> None:
 
     The Trainer's own loading matches names as they are on disk, which are not those in memory for every
     architecture: GPT-NeoX's output head is embed_out there and lm_head here, and was silently left as it was.
-    from_pretrained translates names, so the checkpoint goes through it.
+    from_pretrained translates names, so the checkpoint goes through it. Of a model with an adapter, that is all.
     """
+    if is_adapted(model):
+        load_adapter(model, checkpoint)
+        return
     saved = type(model).from_pretrained(checkpoint, dtype=next(model.parameters()).dtype, local_files_only=True)
     try:
         model.load_state_dict(saved.state_dict(), strict=True)

@@ -18,6 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.files import read_jsonl, whole, write_json, write_jsonl
 from pipeline.generation import generate
 from pipeline.likelihood import held_out_loss, perplexity
+from pipeline.memory import told_when_out_of_memory
 from pipeline.params import Evaluate, Params
 from pipeline.scores import score, summary
 from pipeline.stage import stage
@@ -96,7 +97,10 @@ def main(params: Params, instance: str) -> None:
     rows = read_jsonl(TEST)[: params.evaluate.limit]
     device = device_of(params.compute)
     log.info(f"Asking {MODELS / instance} the {len(rows):,} test questions, on {device}")
-    predictions, metrics = evaluate(rows, MODELS / instance, params.evaluate, device)
+    with told_when_out_of_memory(
+        f"{params.evaluate.batch_size} prompts were answered side by side. Lower evaluate.batch_size, which changes no answer"
+    ):
+        predictions, metrics = evaluate(rows, MODELS / instance, params.evaluate, device)
     with whole(PREDICTIONS / f"{instance}.jsonl") as temporary:
         write_jsonl(temporary, predictions)
     write_json(METRICS / f"{instance}.json", metrics)

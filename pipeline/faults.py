@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from pipeline.errors import ConfigError
 from pipeline.params import Params, Section
 
+TAGS = ("source", "kind")  # the keys by which the options of a group are told apart
 # Pydantic's words → ours.
 WORDS = {
     "Input should be": "expected",
@@ -46,11 +47,14 @@ def describe(faults: list[str]) -> str:
 def fault(details: Any, values: dict[str, Any]) -> str:
     """One line for one of pydantic's faults: the key as it is written in params.yaml, the value, what was expected."""
     loc = list(details["loc"])
-    path = [part for i, part in enumerate(loc) if not _is_union_tag(loc, i, values)]
+    path = _without_tags(loc, values)
     key, kind, given = ".".join(str(part) for part in path), details["type"], details["input"]
     if kind.startswith("union_tag"):
-        found = given.get("source") if isinstance(given, dict) else given
-        return f"{key}.source: {found!r}; expected {details['ctx'].get('expected_tags', 'a source')}"
+        tag = details["ctx"]["discriminator"].strip("'")
+        found = given.get(tag) if isinstance(given, dict) else given
+        return f"{key}.{tag}: {found!r}; expected {details['ctx'].get('expected_tags', f'a {tag}')}"
+    if kind == "model_attributes_type":
+        return f"{key}: {given!r} is not right; choose an option of the group: {key.replace('.', '/')}=…"
     if kind == "extra_forbidden":
         return f"{key}: unknown key{_suggestion(path, loc)}"
     if kind == "missing":
@@ -65,10 +69,15 @@ def fault(details: Any, values: dict[str, Any]) -> str:
     return f"{key}: {given!r} is not right; {expected}"
 
 
-def _is_union_tag(loc: list[Any], i: int, values: dict[str, Any]) -> bool:
+def _without_tags(loc: list[Any], values: dict[str, Any]) -> list[Any]:
     """Pydantic puts a union's tag (data.FILE.path) into the location; params.yaml knows no such key."""
-    section = values.get(loc[0])
-    return i == 1 and isinstance(section, dict) and section.get("source") == loc[1]
+    path, section = [], values
+    for part in loc:
+        if isinstance(section, dict) and path and part in [section.get(tag) for tag in TAGS]:
+            continue
+        path.append(part)
+        section = section.get(part) if isinstance(section, dict) else None
+    return path
 
 
 def _suggestion(path: list[Any], loc: list[Any]) -> str:
@@ -86,6 +95,6 @@ def _step(section: Any, part: Any) -> Any:
     if isinstance(section, type) and issubclass(section, Section):
         return section.model_fields[part].annotation if part in section.model_fields else section
     for member in get_args(section):
-        if part in get_args(member.model_fields["source"].annotation):
+        if any(part in get_args(member.model_fields[tag].annotation) for tag in TAGS if tag in member.model_fields):
             return member
     return section

@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.errors import ModelError
 from pipeline.files import whole
 
 log = logging.getLogger(__name__)
 
-LOGGED = {"loss": "loss", "eval_validation_loss": "validation_loss", "learning_rate": "learning_rate"}
+SCORES = ("f1", "exact_match", "rougeL")  # of answers to validation questions, where one decides what is kept
+LOGGED = {
+    "loss": "loss",
+    "eval_validation_loss": "validation_loss",
+    "learning_rate": "learning_rate",
+    **{f"eval_{name}": name for name in SCORES},
+}
 # One file a rhythm: DVC draws an empty cell as 0, and training and validation are logged at different steps.
 FILES = {"history.tsv": ("step", "loss", "learning_rate"), "validation.tsv": ("step", "validation_loss")}
 Row = dict[str, Any]
@@ -71,27 +77,6 @@ class HistoryCallback(TrainerCallback):
             self.bar = None
 
 
-class Patience(EarlyStoppingCallback):
-    """Early stopping that counts each evaluation once: not the one before the first step, which a resumed training repeats."""
-
-    is_training = False
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
-    ) -> None:
-        self.is_training = False
-        super().on_train_begin(args, state, control, **rest)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.is_training = True
-
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Row, **rest: Any
-    ) -> None:
-        if self.is_training:
-            super().on_evaluate(args, state, control, metrics, **rest)
-
-
 def rows_of(log_history: list[Row]) -> list[Row]:
     """One row a step from what the Trainer logged, timings left out; a resumed training evaluates a step twice.
 
@@ -107,8 +92,12 @@ def rows_of(log_history: list[Row]) -> list[Row]:
 
 
 def write_history(folder: Path, rows: list[Row]) -> None:
-    """Write history.tsv (step, loss, learning_rate) and validation.tsv (step, validation_loss) for `dvc plots`."""
-    for name, columns in FILES.items():
+    """Write history.tsv (step, loss, learning_rate) and validation.tsv (step, validation_loss) for `dvc plots`.
+
+    A score of answers, where there is one, is a column more of validation.tsv.
+    """
+    scores = tuple(name for name in SCORES if any(name in row for row in rows))
+    for name, columns in {**FILES, "validation.tsv": (*FILES["validation.tsv"], *scores)}.items():
         complete = [{column: row[column] for column in columns} for row in rows if set(columns) <= set(row)]
         with whole(folder / name) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns, delimiter="\t", lineterminator="\n")

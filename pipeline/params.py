@@ -7,22 +7,11 @@ unknown keys, types and ranges are all reported together.
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from pipeline.options import EarlyStopping, Method, Schedule
+from pipeline.section import Checksum, Count, Fraction, Positive, PositiveFloat, Section, Seed, Share, Text
 from pipeline.templates import column_faults, template_faults
-
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Checksum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """A section refuses unknown keys, and a text where a number belongs."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class Rows(Section):
@@ -245,18 +234,14 @@ class Tokenize(Section):
     gates: Gates
 
 
-class EarlyStopping(Section):
-    patience: Positive | None
-    """evaluations without improvement after which training stops; null: never"""
-    threshold: Annotated[float, Field(ge=0)]
-    """least fall of the validation loss that counts as improvement, in nats a token"""
-
-
 class Train(Section):
     seed: Seed
     epochs: Annotated[float, Field(gt=0)]
     max_steps: Positive | None
     """optimizer steps; overrides epochs; null: as many as the epochs take"""
+    max_minutes: PositiveFloat | None
+    """a budget of time: training ends after the step that passes it, is evaluated and saved. What an interrupted
+    training had spent by its last checkpoint counts. Not deterministic; null: none"""
     batch_size: Positive
     """rows in a forward pass"""
     gradient_accumulation: Positive
@@ -264,10 +249,24 @@ class Train(Section):
     eval_batch_size: Positive
     optimizer: Literal["adamw_torch", "adafactor", "sgd"]
     learning_rate: Annotated[float, Field(gt=0, lt=10)]
-    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"]
-    warmup_steps: Annotated[int, Field(ge=0)]
+    method: Method
+    """which weights are trained: -S train/method=lora"""
+    schedule: Schedule
+    """how the learning rate goes on after the warmup: -S train/schedule=linear"""
+    warmup_steps: Count
+    """optimizer steps over which the learning rate rises from 0"""
+    warmup_share: Share | None
+    """of all optimizer steps, in the place of warmup_steps; null: warmup_steps counts"""
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None
+    """share of activations set to 0 while training, in all dropouts of the model; null: as its configuration has them"""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    """share of each target that is spread over the whole vocabulary (Szegedy et al. 2016, arXiv:1512.00567); in the
+    training loss alone"""
+    neftune_alpha: PositiveFloat | None
+    """uniform noise on the embeddings while training, of at most alpha / √(tokens × hidden size) (NEFTune, Jain et al.
+    2023, arXiv:2310.05914); null: none"""
     precision: Literal["fp32", "bf16"]
     """bf16: autocast; the weights stay in float32"""
     group_by_length: bool
@@ -277,7 +276,7 @@ class Train(Section):
     eval_steps: Positive | None
     """optimizer steps between two evaluations, each with a checkpoint; null: once an epoch"""
     keep_best: bool
-    """keep the weights of the lowest validation loss, not the last"""
+    """keep the weights that are best by early_stopping.metric, not the last"""
     early_stopping: EarlyStopping
 
 

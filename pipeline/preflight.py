@@ -1,4 +1,4 @@
-"""What can be known of the local sources before DVC starts a stage (and deletes its outputs)."""
+"""What can be known of the local sources and of this machine before DVC starts a stage (and deletes its outputs)."""
 
 from typing import Any
 
@@ -7,6 +7,8 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline import rows, weights
 from pipeline.detect import resolve
 from pipeline.errors import PipelineError
+from pipeline.files import local_path
+from pipeline.options import ALL_LINEAR, Adapter, Method, Qlora
 from pipeline.params import Data, FileRows, FolderModel, GeneratedRows, Model, ScratchModel
 from pipeline.streams import is_remote
 
@@ -46,11 +48,71 @@ def _too_long(positions: int | None, values: dict[str, Any]) -> list[str]:
     if not positions:
         return []
     wanted = {
-        "tokenize.max_length": (values.get("tokenize", {}).get("max_length"), positions),
-        "evaluate.max_new_tokens": (values.get("evaluate", {}).get("max_new_tokens"), positions - 1),
+        "tokenize.max_length": (_section(values, "tokenize").get("max_length"), positions),
+        "evaluate.max_new_tokens": (_section(values, "evaluate").get("max_new_tokens"), positions - 1),
     }
+    stopping = _section(values, "train", "early_stopping")
+    if stopping.get("metric") != "validation_loss":
+        wanted["train.early_stopping.max_new_tokens"] = (stopping.get("max_new_tokens"), positions - 1)
     return [
         f"{key}: {length} is more than the model has room for; expected at most {most} (it has {positions} positions)"
         for key, (length, most) in wanted.items()
         if isinstance(length, int) and length > most
     ]
+
+
+def training_faults(values: dict[str, Any]) -> list[str]:
+    """One line for each thing that the train section asks for and that the base model, the rows or this machine lack."""
+    faults = []
+    metric = _section(values, "train", "early_stopping").get("metric")
+    if metric != "validation_loss" and _section(values, "tokenize").get("loss") == "full":
+        faults.append(
+            f"train.early_stopping.metric: {metric} is of answers to validation questions, and tokenize.loss=full does "
+            "not tell them from the answers; use validation_loss, or tokenize.loss=completion"
+        )
+    try:
+        method: Any = TypeAdapter(Method).validate_python(_section(values, "train").get("method"))
+        model: Any = TypeAdapter(Model).validate_python(values.get("model"))
+    except ValidationError:
+        return faults  # as above
+    if isinstance(method, Qlora):
+        from pipeline.methods import lacking_for_qlora  # imports torch, which takes seconds
+
+        faults += filter(None, [lacking_for_qlora(_section(values, "compute").get("device", "auto"))])
+    return faults + _unfit(model, method, _section(values, "train").get("dropout"))
+
+
+def _unfit(model: Any, method: Any, dropout: Any) -> list[str]:
+    """The dropout or the modules that are asked for and that the base lacks, where its configuration is at hand."""
+    named = isinstance(method, Adapter) and method.target_modules != ALL_LINEAR
+    if not named and not isinstance(dropout, float):
+        return []
+    from transformers import AutoConfig, GPTNeoXConfig
+
+    from pipeline.methods import dropout_changes, module_fault, skeleton
+
+    if isinstance(model, FolderModel):
+        try:
+            config = AutoConfig.from_pretrained(local_path(model.path), local_files_only=True)
+        except Exception:  # whatever is wrong with it, fetch tells
+            return []
+    elif isinstance(model, ScratchModel):
+        config = GPTNeoXConfig(num_hidden_layers=1)
+    else:
+        return []
+    found = [module_fault(skeleton(config), method.target_modules)] if named else []
+    try:
+        if isinstance(dropout, float):
+            dropout_changes(config, dropout)
+    except PipelineError as error:
+        found.append(str(error))
+    return [each for each in found if each]
+
+
+def _section(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A section, or an empty one where the values hold something else: that is the schema's to tell."""
+    for name in names:
+        values = values.get(name, {})
+        if not isinstance(values, dict):
+            return {}
+    return values

@@ -3,7 +3,8 @@
     python -m pipeline.train     data/tokenized/, models/base/ → models/finetuned/, metrics/train.json,
                                  metrics/train/{history,validation}.tsv
 
-models/finetuned/ holds safetensors, tokenizer and generation config: from_pretrained("models/finetuned") just works.
+models/finetuned/ holds safetensors, tokenizer and generation config: from_pretrained("models/finetuned") just works. With
+train/method=lora an adapter is trained (pipeline/methods.py): it is merged into the model, and lies in adapter/ besides.
 A training that was killed goes on from its last checkpoint (see pipeline/checkpoints.py) and ends as if it had not been.
 """
 
@@ -13,24 +14,32 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 import transformers
-from transformers import EvalPrediction, GenerationConfig, PreTrainedModel, TrainingArguments
+from transformers import GenerationConfig, TrainingArguments
 
-from pipeline import losses
-from pipeline.checkpoints import StrictTrainer, checkpoint_folder, key_of, last_checkpoint
+from pipeline import likelihood, losses
+from pipeline.checkpoints import checkpoint_folder, key_of, last_checkpoint
 from pipeline.devices import device_of
-from pipeline.encoding import Example
+from pipeline.encoding import Example, load_encoder
+from pipeline.errors import DataError
 from pipeline.files import read_parquet, whole, write_json
-from pipeline.history import HistoryCallback, Patience, rows_of, write_history
-from pipeline.likelihood import pad
+from pipeline.history import SCORES, rows_of, write_history
+from pipeline.judge import Judge
+from pipeline.memory import told_when_out_of_memory
+from pipeline.methods import finished, load_trainable
 from pipeline.params import Params, Train
+from pipeline.rates import steps_of
 from pipeline.stage import stage
-from pipeline.weights import load_model, load_tokenizer, positions_of
+from pipeline.trainer import FineTuner
+from pipeline.weights import load_tokenizer, positions_of
 
 log = logging.getLogger(__name__)
 
 TOKENIZED, BASE, FINETUNED = Path("data/tokenized"), Path("models/base"), Path("models/finetuned")
+TRAIN, VALIDATION = "train.parquet", "validation.parquet"
 HISTORY, METRICS = Path("metrics/train"), Path("metrics/train.json")
 
 
@@ -47,10 +56,10 @@ def arguments_of(options: Train, folder: Path, device: torch.device) -> Training
         gradient_accumulation_steps=options.gradient_accumulation,
         optim=options.optimizer,
         learning_rate=options.learning_rate,
-        lr_scheduler_type=options.scheduler,
-        warmup_steps=options.warmup_steps,
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
+        label_smoothing_factor=options.label_smoothing,
+        neftune_noise_alpha=options.neftune_alpha,
         bf16=options.precision == "bf16",
         activation_checkpointing=options.gradient_checkpointing,
         train_sampling_strategy="group_by_length" if options.group_by_length else "random",
@@ -65,8 +74,8 @@ def arguments_of(options: Train, folder: Path, device: torch.device) -> Training
         save_steps=options.eval_steps or 500,
         save_total_limit=1,
         load_best_model_at_end=options.keep_best,
-        metric_for_best_model="validation_loss",
-        greater_is_better=False,
+        metric_for_best_model=options.early_stopping.metric,
+        greater_is_better=options.early_stopping.metric in SCORES,
         remove_unused_columns=False,
         length_column_name="length",
         dataloader_pin_memory=device.type == "cuda",
@@ -75,66 +84,88 @@ def arguments_of(options: Train, folder: Path, device: torch.device) -> Training
     )
 
 
-def details(model: PreTrainedModel, tokens: int, accumulation: int) -> dict[str, Any]:
-    """Size and cost of a model, as the tutorial prints them.
+def details(model: Any, tokens: int, accumulation: int) -> dict[str, Any]:
+    """Size and cost of a model, as the tutorial prints them; an adapter's parameters are counted in.
 
     FLOPs of one optimizer step on `accumulation` sequences of `tokens` tokens: 6 × parameters without the input
     embedding × tokens (Kaplan et al. 2020, "Scaling Laws for Neural Language Models", and what transformers'
-    floating_point_ops computed as long as it was there).
+    floating_point_ops computed as long as it was there). 2 of the 6 are of the gradients of weights, which weights that
+    are not trained do not have.
     """
-    embedded = model.get_input_embeddings().weight.numel()
-    flops = 6 * (model.num_parameters() - embedded) * tokens * accumulation
+    embedding = model.get_input_embeddings().weight
+    total, trainable = model.num_parameters(), model.num_parameters(only_trainable=True)
+    frozen = total - trainable - (0 if embedding.requires_grad else embedding.numel())
+    flops = (6 * (total - embedding.numel()) - 2 * frozen) * tokens * accumulation
     return {
-        "parameters": model.num_parameters(),
-        "trainable_parameters": model.num_parameters(only_trainable=True),
+        "parameters": total,
+        "trainable_parameters": trainable,
         "memory_gb": model.get_memory_footprint() / 1e9,
         "gflops_per_step_at_full_length": flops / 1e9,
     }
 
 
-def validation_loss(prediction: EvalPrediction) -> dict[str, float]:
-    """The loss in nats a token over all validation rows; the Trainer's own mean weighs rows alike, short or long."""
-    summed, tokens = prediction.predictions.astype("float64").sum(axis=0)
-    return {"validation_loss": float(summed / tokens)}
+def require_fit(rows: pa.Table, name: str, tokens: int, positions: int | None) -> None:
+    """Raise DataError if rows hold ids that a model of so many tokens has not, or are longer than its positions."""
+    longest, highest = pc.max(rows["length"]).as_py(), pc.max(pc.list_flatten(rows["input_ids"])).as_py()
+    if highest >= tokens:
+        raise DataError(
+            f"{TOKENIZED / name}: token id {highest}, but {BASE} embeds {tokens} tokens: these rows are of another "
+            "tokenizer. Tokenize them anew: dvc repro"
+        )
+    if positions and longest > positions:
+        raise DataError(
+            f"{TOKENIZED / name}: a row of {longest} tokens, but {BASE} has {positions} positions. Lower "
+            "tokenize.max_length"
+        )
 
 
-def build_trainer(options: Train, folder: Path, device: torch.device) -> StrictTrainer:
+def build_trainer(options: Train, folder: Path, device: torch.device) -> FineTuner:
     """The Trainer over the tokenized rows, with the base model in it."""
-    model, tokenizer = load_model(BASE), load_tokenizer(BASE)
-    row_losses = losses.install(model)
+    model, tokenizer = load_trainable(BASE, options, device), load_tokenizer(BASE)
+    train, validation = (read_parquet(TOKENIZED / name) for name in (TRAIN, VALIDATION))
+    for rows, name in ((train, TRAIN), (validation, VALIDATION)):
+        require_fit(rows, name, model.get_input_embeddings().num_embeddings, positions_of(BASE))
+    model.config.use_cache = False  # with a cache, packed rows are not kept apart
+    # Smoothed labels want every logit.
+    row_losses = likelihood.row_losses if options.label_smoothing else losses.install(model)
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return pad([Example(row["input_ids"], row["labels"], 0) for row in rows], tokenizer.pad_token_id)
+        return likelihood.pad([Example(row["input_ids"], row["labels"], 0) for row in rows], tokenizer.pad_token_id)
 
-    trainer = StrictTrainer(
+    trainer = FineTuner(
+        options,
+        judge_of(options, validation),
         model=model,
         args=arguments_of(options, folder, device),
-        train_dataset=datasets.Dataset(read_parquet(TOKENIZED / "train.parquet")),
-        eval_dataset=datasets.Dataset(read_parquet(TOKENIZED / "validation.parquet")),
+        train_dataset=datasets.Dataset(train),
+        eval_dataset=datasets.Dataset(validation),
         data_collator=collate,
-        compute_metrics=validation_loss,
         preprocess_logits_for_metrics=row_losses,
-        callbacks=[HistoryCallback()],
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    stopping = options.early_stopping
-    if stopping.patience is not None:
-        trainer.add_callback(Patience(stopping.patience, stopping.threshold))
     return trainer
 
 
-def save(model: PreTrainedModel, tokenizer: Any) -> None:
+def judge_of(options: Train, validation: pa.Table) -> Judge | None:
+    """Who scores answers, if their score decides what is kept."""
+    if options.early_stopping.metric not in SCORES:
+        return None
+    return Judge(validation, load_encoder(BASE), options.early_stopping, options.eval_batch_size, positions_of(BASE))
+
+
+def save(trained: Any, tokenizer: Any) -> None:
     """Write models/finetuned: weights in safetensors, tokenizer, and a generation config that stops and is greedy."""
-    model.config.pad_token_id = tokenizer.pad_token_id
-    model.config.use_cache = True
-    # One of our own: the base's may hold values for sampling, which save_pretrained refuses beside greedy decoding.
-    model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        do_sample=False,
-    )
     with whole(FINETUNED) as folder:
+        model = finished(trained, BASE, folder)
+        model.config.pad_token_id = tokenizer.pad_token_id
+        model.config.use_cache = True
+        # One of our own: the base's may hold values for sampling, which save_pretrained refuses beside greedy decoding.
+        model.generation_config = GenerationConfig(
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            do_sample=False,
+        )
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -148,34 +179,51 @@ def train(options: Train, device: torch.device) -> dict[str, Any]:
         log.debug(f"checkpoints in {folder}")
         if checkpoint:
             log.info(f"Going on from {checkpoint.name}, which an interrupted training left")
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        kept = trainer.evaluate()["eval_validation_loss"]
+        with told_when_out_of_memory(advice(options, trainer)):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            kept = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
         model = trainer.accelerator.unwrap_model(trainer.model)
-        save(model.cpu(), load_tokenizer(BASE))
         write_history(HISTORY, history := rows_of(trainer.state.log_history))
-        return _metrics(trainer, model, kept, history)
+        metrics = _metrics(trainer, model, kept, history)
+        save(model.cpu(), load_tokenizer(BASE))
+        return metrics
 
 
-def announced(options: Train, trainer: StrictTrainer) -> str:
+def announced(options: Train, trainer: FineTuner) -> str:
     """What is about to be trained, in words."""
     rows, size = len(trainer.train_dataset), options.batch_size * options.gradient_accumulation
-    steps = options.max_steps or math.ceil(math.ceil(rows / size) * options.epochs)
+    steps = steps_of(options, rows)
     extent = f"{steps:,} steps" if options.max_steps else f"{options.epochs:g} epochs, {steps:,} steps"
+    config = trainer.model.config
+    total, trainable = trainer.model.num_parameters(), trainer.model.num_parameters(only_trainable=True)
+    some = "" if trainable == total else f", {trainable:,} of them trained,"
     return (
-        f"Training {type(trainer.model).__name__} with {trainer.model.num_parameters():,} parameters on {rows:,} rows: "
+        f"Training {(config.architectures or [config.model_type])[0]} with {total:,} parameters{some} on {rows:,} rows: "
         f"{extent} of {size} rows, {options.precision} on {trainer.args.device}"
     )
 
 
-def _metrics(trainer: StrictTrainer, model: Any, kept: float, history: list[dict[str, Any]]) -> dict[str, Any]:
+def advice(options: Train, trainer: FineTuner) -> str:
+    """What to lower where memory is too small for it."""
+    longest = max(trainer.train_dataset["length"])
+    return (
+        f"trained in batches of {options.batch_size} rows, evaluated in batches of {options.eval_batch_size}, of up to "
+        f"{longest} tokens. Lower train.batch_size (and raise train.gradient_accumulation as much), "
+        "train.eval_batch_size or tokenize.max_length, or set train.gradient_checkpointing=true"
+    )
+
+
+def _metrics(trainer: FineTuner, model: Any, kept: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
     options, state = trainer.args, trainer.state
     best = state.best_global_step if options.load_best_model_at_end else None
     losses = [row["loss"] for row in history if "loss" in row]  # none if it stopped early before the first log
+    loss = kept["validation_loss"]
     return {
         **({"loss": losses[-1]} if losses else {}),
-        "validation_loss": kept,
+        "validation_loss": loss,
         "validation_loss_before": next(row["validation_loss"] for row in history if "validation_loss" in row),
-        "validation_perplexity": math.exp(min(kept, 709.0)),
+        "validation_perplexity": math.exp(min(loss, 709.0)),
+        **{f"validation_{name}": kept[name] for name in SCORES if name in kept},
         "steps": state.global_step,
         "kept_step": best or state.global_step,
         "epochs": state.epoch,

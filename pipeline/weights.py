@@ -3,7 +3,7 @@
 import json
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ModelError
 from pipeline.files import local_path
@@ -36,8 +36,10 @@ def require_model_folder(path: str, name: str = "") -> Path:
     return folder
 
 
-def load_model(folder: Path, dtype: "torch.dtype | None" = None) -> "PreTrainedModel":
+def load_model(folder: Path, dtype: "torch.dtype | None" = None, **changes: Any) -> "PreTrainedModel":
     """The causal language model of a folder, in float32 unless told otherwise, in evaluation mode.
+
+    changes: keys of its configuration, and what else from_pretrained takes.
 
     ModelError if its weights cannot be read, or lack a tensor: transformers would fill it at random and warn.
     """
@@ -54,6 +56,7 @@ def load_model(folder: Path, dtype: "torch.dtype | None" = None) -> "PreTrainedM
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # reported below, in words that name the tensors
             output_loading_info=True,
+            **changes,
         )
     except Exception as error:  # the library raises whatever its parsers do
         raise ModelError(

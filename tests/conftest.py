@@ -140,11 +140,15 @@ def in_built(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 @pytest.fixture
 def train_options() -> Callable[..., Any]:
-    """The shipped train section with changes."""
-    from omegaconf import OmegaConf
-
+    """The shipped train section with changes; those of early stopping one by one."""
+    from pipeline.compose import read
     from pipeline.params import Train
 
-    shipped: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/train/default.yaml"))
+    shipped = read((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"]
     tiny = {"epochs": 1.0, "batch_size": 16, "warmup_steps": 2, "logging_steps": 2}
-    return lambda **changes: Train.model_validate({**shipped, **tiny, **changes})
+
+    def options(early_stopping: dict[str, Any] | None = None, **changes: Any) -> Train:
+        stopping = {**shipped["early_stopping"], **(early_stopping or {})}
+        return Train.model_validate({**shipped, **tiny, **changes, "early_stopping": stopping})
+
+    return options

@@ -14,6 +14,7 @@ from error_inputs import (
     jsonl,
     model,
     more_tokens,
+    other_tokens,
     parquet,
     python,
     qa,
@@ -87,6 +88,34 @@ CONFIGURATION = {
         python("compose", "evaluate.max_new_tokens=96"), ("evaluate.max_new_tokens: 96", "expected at most 95")
     ),
     "hub without a name": Case(queue("model=hub"), ("model.name: is null; expected a value",)),
+    "unknown schedule": Case(queue("train/schedule=cosin"), ("Could not find 'train/schedule/cosin'", "Available opt")),
+    "schedule in the place of its group": Case(
+        queue("train.schedule=linear"), ("train.schedule: 'linear' is not right; choose an option", "train/schedule=…")
+    ),
+    "key of another schedule": Case(
+        queue("train/schedule=linear", "+train.schedule.cycles=2"),
+        ("train.schedule.cycles: unknown key; known here: kind, floor",),
+    ),
+    "QLoRA without library or card": Case(
+        queue("train/method=qlora"), ("train.method: qlora needs a CUDA card", "train/method=lora runs on any machine")
+    ),
+    "modules that the model lacks": Case(
+        queue("model=scratch", "train/method=lora", "train.method.target_modules=[q_proj]"),
+        ("train.method.target_modules: the model has no linear module q_proj; it has dense, dense_4h_to_h, ",),
+    ),
+    "modules of a model folder": Case(
+        queue("model=folder", "model.path=mine", "train/method=lora", "train.method.target_modules=[q_proj]"),
+        ("train.method.target_modules: the model has no linear module q_proj; it has dense, dense_4h_to_h, ",),
+        model(),
+    ),
+    "modules that are a number": Case(
+        python("compose", "train/method=lora", "train.method.target_modules=3"),
+        ("train.method.target_modules: 3 is not right; expected all-linear, or a list of modules' names",),
+    ),
+    "kept by answers that are not told apart": Case(
+        queue("tokenize.loss=full", "train.early_stopping.metric=f1"),
+        ("train.early_stopping.metric: f1 is of answers", "use validation_loss, or tokenize.loss=completion"),
+    ),
     "several at once": Case(
         queue("train.epochs=oops", "model=folder", "+train.warmup=3"),
         ("3 parameters are wrong", "train.epochs: 'oops'", "model.path: is null", "train.warmup: unknown key"),
@@ -333,6 +362,11 @@ STATES = {
         python("train"),
         ("data/tokenized/train.parquet is damaged", "dvc repro"),
         cut("data/tokenized/train.parquet", 99),
+    ),
+    "rows of another tokenizer": Case(
+        python("train"),
+        ("data/tokenized/train.parquet: token id 9999, but models/base embeds 400 tokens", "dvc repro"),
+        other_tokens,
     ),
     "history cut off": Case(
         python("compare"), ("metrics/train/history.tsv is damaged", "dvc repro"), file("metrics/train/history.tsv", "")

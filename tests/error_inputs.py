@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 Prepare = Callable[[Path], object]
 
 
@@ -114,3 +117,11 @@ def broken_weights(at: Path) -> None:
 
 def parquet(at: Path) -> None:
     shutil.copy(at / "data/raw/rows.parquet", at / "rows.parquet")
+
+
+def other_tokens(at: Path) -> None:
+    path = at / "data/tokenized/train.parquet"
+    table = pq.read_table(path)
+    ids = [[9999, *row[1:]] for row in table["input_ids"].to_pylist()]
+    column = table.schema.get_field_index("input_ids")
+    pq.write_table(table.set_column(column, "input_ids", pa.array(ids, table.schema.field(column).type)), path)

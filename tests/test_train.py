@@ -64,7 +64,7 @@ def test_the_model_kept_is_the_best_checkpoint_in_every_tensor(
 ) -> None:
     """A learning rate that wrecks the model after the first evaluations: best and last differ."""
     kept: dict[str, Any] = {}
-    load_best = train.StrictTrainer._load_best_model
+    load_best = train.FineTuner._load_best_model
 
     def spy(trainer: Any) -> None:
         kept["last"] = {name: value.clone() for name, value in trainer.model.state_dict().items()}
@@ -72,10 +72,9 @@ def test_the_model_kept_is_the_best_checkpoint_in_every_tensor(
         kept["best"] = {name: value.clone() for name, value in load_model(best).state_dict().items()}
         load_best(trainer)
 
-    monkeypatch.setattr(train.StrictTrainer, "_load_best_model", spy)
-    options = train_options(
-        max_steps=8, eval_steps=2, learning_rate=0.3, scheduler="constant_with_warmup", warmup_steps=11
-    )
+    monkeypatch.setattr(train.FineTuner, "_load_best_model", spy)
+    constant = {"kind": "constant_with_warmup"}
+    options = train_options(max_steps=8, eval_steps=2, learning_rate=0.3, schedule=constant, warmup_steps=11)
     metrics = train.train(options, CPU)
     finetuned = load_model(Path("models/finetuned")).state_dict()
     assert (metrics["kept_step"], metrics["steps"]) == (4, 8)

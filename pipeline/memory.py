@@ -1,0 +1,24 @@
+"""Out of memory, on a card or on the processor, told as what to lower."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from pipeline.errors import ModelError
+
+
+@contextmanager
+def told_when_out_of_memory(advice: str) -> Iterator[None]:
+    """Turn the libraries' errors into a ModelError that ends with what was tried and what to lower."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        where = "the CUDA card's memory" if isinstance(error, torch.OutOfMemoryError) else "this machine's memory"
+        raise ModelError(f"{where} is too small: {advice}") from None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
