@@ -112,7 +112,7 @@ def install(model: PreTrainedModel) -> RowLosses:
         if labels is None:
             return own(*args, **rest)
         with _passed_through(head):
-            output = own(*args, **rest)
+            output = own(*args, **{**rest, "use_cache": False})  # with a cache, packed rows are not kept apart
         hidden, targets, _ = labelled(output.logits, labels)
         summed = LinearCrossEntropy.apply(hidden, head.weight, head.bias, targets)
         output["loss"] = summed / (len(targets) if num_items_in_batch is None else num_items_in_batch)

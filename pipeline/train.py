@@ -23,7 +23,7 @@ from pipeline.devices import device_of
 from pipeline.encoding import Example
 from pipeline.files import read_parquet, whole, write_json
 from pipeline.history import HistoryCallback, Patience, rows_of, write_history
-from pipeline.likelihood import pad
+from pipeline.likelihood import pack, pad
 from pipeline.params import Params, Train
 from pipeline.stage import stage
 from pipeline.weights import load_model, load_tokenizer, positions_of
@@ -104,7 +104,8 @@ def build_trainer(options: Train, folder: Path, device: torch.device) -> StrictT
     row_losses = losses.install(model)
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return pad([Example(row["input_ids"], row["labels"], 0) for row in rows], tokenizer.pad_token_id)
+        examples = [Example(row["input_ids"], row["labels"], 0) for row in rows]
+        return pack(examples) if options.packing else pad(examples, tokenizer.pad_token_id)
 
     trainer = StrictTrainer(
         model=model,
