@@ -43,6 +43,19 @@ def pad(examples: list[Example], padding: int) -> dict[str, torch.Tensor]:
     }
 
 
+def pack(examples: list[Example]) -> dict[str, torch.Tensor]:
+    """One batch without padding: the rows one after the other in a single one, input_ids, position_ids, labels (1, tokens).
+
+    Positions begin anew with each row, by which transformers keeps the rows' attention apart. The first token of a row
+    is nobody's to predict.
+    """
+    return {
+        "input_ids": torch.tensor([[token for each in examples for token in each.input_ids]]),
+        "position_ids": torch.tensor([[place for each in examples for place in range(len(each.input_ids))]]),
+        "labels": torch.tensor([[label for each in examples for label in (IGNORED, *each.labels[1:])]]),
+    }
+
+
 @torch.inference_mode()
 def held_out_loss(model: "PreTrainedModel", examples: list[Example], padding: int) -> float:
     """The mean loss over all labelled tokens of all examples, in nats a token: a long answer weighs more than a short.

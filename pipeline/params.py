@@ -271,6 +271,9 @@ class Train(Section):
     """bf16: autocast; the weights stay in float32"""
     group_by_length: bool
     """rows of like length share a batch, so that little of it is padding"""
+    packing: bool
+    """a batch's rows stand one after the other, attention and positions kept apart, so that none of it is padding; pays
+    on a GPU, while on a CPU the attention of a long batch costs more than padding"""
     gradient_checkpointing: bool
     logging_steps: Positive
     eval_steps: Positive | None

@@ -130,7 +130,8 @@ def build_trainer(options: Train, folder: Path, device: torch.device) -> FineTun
     row_losses = likelihood.row_losses if options.label_smoothing else losses.install(model)
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return likelihood.pad([Example(row["input_ids"], row["labels"], 0) for row in rows], tokenizer.pad_token_id)
+        examples = [Example(row["input_ids"], row["labels"], 0) for row in rows]
+        return likelihood.pack(examples) if options.packing else likelihood.pad(examples, tokenizer.pad_token_id)
 
     trainer = FineTuner(
         options,

@@ -8,7 +8,8 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from pipeline import losses
-from pipeline.likelihood import row_losses
+from pipeline.encoding import Example
+from pipeline.likelihood import pack, pad, row_losses
 from pipeline.losses import LinearCrossEntropy, install
 
 VOCABULARY = 101
@@ -108,3 +109,45 @@ def test_a_model_that_does_more_after_its_output_layer_keeps_its_own_loss() -> N
     own = model.forward
     assert install(model) is row_losses
     assert model.forward == own
+
+
+ROWS = [
+    Example([5, 6, 7, 8, 9], [-100, -100, 7, 8, 9], 0),
+    Example([3, 4, 2], [3, 4, 2], 0),
+    Example([1, 9, 8, 7], [-100, 9, 8, -100], 0),
+]
+
+
+def test_packed_rows_stand_one_after_the_other() -> None:
+    assert {name: each.tolist() for name, each in pack(ROWS).items()} == {
+        "input_ids": [[5, 6, 7, 8, 9, 3, 4, 2, 1, 9, 8, 7]],
+        "position_ids": [[0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2, 3]],
+        "labels": [[-100, -100, 7, 8, 9, -100, 4, 2, -100, 9, 8, -100]],
+    }
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", SMALL)
+def test_packed_rows_have_the_logits_that_they_have_alone(kind: str, attention: str) -> None:
+    model = small(kind, attn_implementation=attention)
+    packed = {name: each for name, each in pack(ROWS).items() if name != "labels"}
+    with torch.no_grad():
+        together = model(**packed, use_cache=False).logits[0]
+        alone = torch.cat([model(input_ids=torch.tensor([row.input_ids])).logits[0] for row in ROWS])
+        unkept = model(input_ids=packed["input_ids"]).logits[0]
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+    assert (unkept - alone).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_the_loss_of_packed_rows_is_that_of_padded_ones(kind: str) -> None:
+    model = small(kind, use_cache=False)
+    install(model)
+    losses = []
+    for batch in (pad(ROWS, 2), pack(ROWS)):
+        model.zero_grad()
+        loss = model(**batch).loss
+        loss.backward()
+        losses.append((loss, model.get_output_embeddings().weight.grad.clone()))
+    for padded, packed in zip(*losses, strict=True):
+        torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-6)

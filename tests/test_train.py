@@ -273,3 +273,10 @@ def test_plain_text_trains_too(in_built: Path) -> None:
     )
     assert set(metrics) == {"rows", "loss", "perplexity"}
     assert set(predictions[0]) == {"id", "reference"}
+
+
+def test_packed_batches_train_as_padded_ones_do(in_built: Path, train_options: Options) -> None:
+    shared = {"max_steps": 6, "eval_steps": 3, "group_by_length": False}
+    padded, packed = (train.train(train_options(**shared, packing=packing), CPU) for packing in (False, True))
+    for name in ("validation_loss_before", "validation_loss", "loss"):
+        assert packed[name] == pytest.approx(padded[name], rel=1e-4)
