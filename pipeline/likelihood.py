@@ -30,7 +30,11 @@ def row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def pad(examples: list[Example], padding: int) -> dict[str, torch.Tensor]:
-    """One batch, padded on the right: input_ids, attention_mask, labels, each (rows, longest)."""
+    """One batch, padded on the right: input_ids and labels, each (rows, longest).
+
+    No attention mask: a causal model's tokens never see what stands to their right, and without one attention takes the
+    kernel that skips that half.
+    """
     longest = max(len(each.input_ids) for each in examples)
 
     def padded(rows: list[list[int]], value: int) -> torch.Tensor:
@@ -38,7 +42,6 @@ def pad(examples: list[Example], padding: int) -> dict[str, torch.Tensor]:
 
     return {
         "input_ids": padded([each.input_ids for each in examples], padding),
-        "attention_mask": padded([[1] * len(each.input_ids) for each in examples], 0),
         "labels": padded([each.labels for each in examples], IGNORED),
     }
 

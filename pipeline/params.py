@@ -247,7 +247,7 @@ class Train(Section):
     gradient_accumulation: Positive
     """forward passes in an optimizer step"""
     eval_batch_size: Positive
-    optimizer: Literal["adamw_torch", "adafactor", "sgd"]
+    optimizer: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"]
     learning_rate: Annotated[float, Field(gt=0, lt=10)]
     method: Method
     """which weights are trained: -S train/method=lora"""
