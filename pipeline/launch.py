@@ -78,8 +78,8 @@ def launch(module: str, compute: Distributed) -> None:
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    for name in ("torch.distributed", "torch.distributed.elastic"):  # they tell the same failure three times
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # they would tell a failure three times
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // compute.processes)))
     where = ["--standalone"] if compute.nodes == 1 else []
     quiet = range(1 if is_main_machine() else 0, compute.processes)
