@@ -82,7 +82,7 @@ def launch(module: str, compute: Distributed) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # they would tell a failure three times
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // compute.processes)))
     where = ["--standalone"] if compute.nodes == 1 else []
-    quiet = range(1 if is_main_machine() else 0, compute.processes)
+    quiet = range(1 if is_main_machine(compute) else 0, compute.processes)
     with tempfile.TemporaryDirectory() as logs:
         redirects = ["--redirects", ",".join(f"{rank}:3" for rank in quiet)] if quiet else []
         size = ["--nnodes", str(compute.nodes), "--nproc-per-node", str(compute.processes), "--max-restarts", "0"]

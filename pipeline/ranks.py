@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.options import Distributed, Machine
 
 NODE = "PET_NODE_RANK"  # torchrun's: which machine this is, from 0
 
@@ -32,8 +33,9 @@ def is_main() -> bool:
     return not is_one_of_several() or os.environ["RANK"] == "0"
 
 
-def is_main_machine() -> bool:
-    return os.environ.get(NODE, "0") == "0"
+def is_main_machine(compute: Machine) -> bool:
+    """Whether the first process is on this machine; with one machine, whatever the environment says of others."""
+    return not isinstance(compute, Distributed) or compute.nodes == 1 or os.environ.get(NODE) == "0"
 
 
 def agreed(value: Any) -> Any:

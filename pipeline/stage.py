@@ -129,7 +129,7 @@ def _timed(run: Callable[..., None], params: Params, instance: str | None, runti
         runtime = runtime / instance
     else:
         run(params)
-    if is_one_of_several() or not is_main_machine():
+    if is_one_of_several() or not is_main_machine(params.compute):
         return  # who started the processes measures them
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     peak = max(usage.ru_maxrss for usage in usages) * (1 if sys.platform == "darwin" else 1024)
