@@ -10,17 +10,19 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256 as digest_of
 from pathlib import Path
 from typing import Any
 
+import torch.distributed
 from transformers import PreTrainedModel, Trainer
 
-from pipeline.errors import ModelError
+from pipeline.errors import ConfigError, ModelError
 from pipeline.files import naming, sha256
 from pipeline.methods import is_adapted, load_adapter
+from pipeline.ranks import agreed, is_main, is_one_of_several, require_same
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,31 @@ def checkpoint_folder(key: str) -> Iterator[Path]:
         (root / f"{key}.lock").unlink(missing_ok=True)
 
 
+@contextmanager
+def shared_checkpoint_folder(key: str) -> Iterator[Path]:
+    """The main process's `checkpoint_folder`, for all of those that train together; ConfigError if one cannot see it."""
+    require_same(key)
+    if is_main():
+        with checkpoint_folder(key) as folder:
+            folder.mkdir(exist_ok=True)
+            agreed(str(folder.resolve()))
+            yield folder
+            _wait_for_all()
+        return
+    folder = Path(agreed(None))
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{folder} is on the first machine, and not to be seen here; run all from one folder that the machines share"
+        )
+    yield folder
+    _wait_for_all()
+
+
+def _wait_for_all() -> None:
+    if is_one_of_several():
+        torch.distributed.barrier()
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The latest checkpoint that was written whole; those cut off are removed."""
     whole = []
@@ -83,10 +110,36 @@ def load_weights(model: PreTrainedModel, checkpoint: Path) -> None:
 
 
 class StrictTrainer(Trainer):
-    """The Trainer, with checkpoints loaded by `load_weights`: on resuming and for the best model."""
+    """The Trainer, with checkpoints loaded by `load_weights`: on resuming and for the best model.
+
+    A model that is split among processes (FSDP) has checkpoints of its own beside the plain ones, with the names of
+    memory, which the Trainer loads strictly.
+    """
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
-        load_weights(model or self.model, Path(resume_from_checkpoint))
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_weights(model or self.model, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        load_weights(self.model, Path(self.state.best_model_checkpoint))
+        if self.is_fsdp_enabled:
+            super()._load_best_model()
+        else:
+            load_weights(self.model, Path(self.state.best_model_checkpoint))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Wait for each process's, so that a checkpoint with the state that is written after them has them all."""
+        super()._save_rng_state(output_dir)
+        _wait_for_all()
+
+
+def whole_model(trainer: Trainer, plain: Callable[[], Any]) -> Any:
+    """The trained model as one process would have it: itself, or gathered from the processes into a plain one."""
+    if not trainer.is_fsdp_enabled:
+        return trainer.accelerator.unwrap_model(trainer.model)
+    gathered = trainer.accelerator.get_state_dict(trainer.model)
+    model = plain()
+    if is_main():
+        model.load_state_dict(gathered, strict=True)
+    return model

@@ -3,11 +3,25 @@
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.params import Compute
+from pipeline.options import Distributed, Fsdp, Machine
 
 
-def device_of(compute: Compute) -> torch.device:
-    """The device that the parameters ask for; ConfigError if this machine lacks it."""
+def device_of(compute: Machine, index: int | None = None) -> torch.device:
+    """The device that the parameters ask for, the card of that number; ConfigError if this machine lacks it."""
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("compute.device: cuda, but PyTorch sees no CUDA card here; use auto or cpu")
-    return torch.device("cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu")
+    if compute.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda") if index is None else torch.device("cuda", index)
+
+
+def card_faults(compute: Distributed) -> list[str]:
+    """What this machine lacks for so many processes, one line each."""
+    cards = torch.cuda.device_count() if compute.device != "cpu" else 0
+    if compute.device == "cuda" and not cards:
+        return ["compute.device: cuda, but PyTorch sees no CUDA card here"]
+    if isinstance(compute, Fsdp) and not cards:
+        return ["compute: fsdp needs CUDA cards (compute.device: auto or cuda), and PyTorch sees none; use compute=ddp"]
+    if cards and compute.processes > cards:
+        return [f"compute.processes: {compute.processes} is more than this machine's {cards} CUDA cards"]
+    return []

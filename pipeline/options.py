@@ -1,7 +1,7 @@
-"""The choices within the section `train`: by which method, along which schedule, and when it ends.
+"""The choices within the sections `train` and `compute`: by which method, along which schedule, when it ends, and where.
 
-One class an option of the groups train/method and train/schedule, told apart by `kind`, so that a key of another option
-is an unknown key. What the schedules compute is in pipeline/rates.py, with their sources.
+One class an option of the groups train/method, train/schedule and compute, told apart by `kind`, so that a key of another
+option is an unknown key. What the schedules compute is in pipeline/rates.py, with their sources.
 """
 
 from typing import Annotated, Any, Literal
@@ -154,3 +154,58 @@ class EarlyStopping(Section):
     """evaluations without improvement after which training stops; null: never"""
     threshold: Annotated[float, Field(ge=0)]
     """least improvement of the metric that counts: nats a token, or a fraction from 0 to 1"""
+
+
+class Machine(Section):
+    device: Literal["auto", "cpu", "cuda"]
+    """auto: CUDA where there is a card, else the CPU"""
+
+
+class Local(Machine):
+    """One process trains."""
+
+    kind: Literal["local"]
+
+    @property
+    def world_size(self) -> int:
+        return 1
+
+
+class Distributed(Machine):
+    """Several processes train one model, which the Trainer and Accelerate bring together; each has its share of the rows.
+
+    train.batch_size is a process's: an optimizer step takes batch_size × gradient_accumulation × processes × nodes rows.
+    The last batches of an epoch are filled up with its first rows, so that all processes have as many.
+    """
+
+    processes: Positive
+    """on each machine; on CUDA cards, one a card"""
+    nodes: Positive
+    """machines. Which of them this one is, and where the first can be reached, says the environment of each:
+    PET_NODE_RANK, PET_MASTER_ADDR, PET_MASTER_PORT (torchrun's)"""
+
+    @property
+    def world_size(self) -> int:
+        return self.processes * self.nodes
+
+
+class Ddp(Distributed):
+    """Each process has the whole model; gradients are averaged."""
+
+    kind: Literal["ddp"]
+
+
+class Fsdp(Distributed):
+    """Each process has a part of weights, gradients and optimizer, layer by layer (FSDP2): for models too large for one card.
+
+    What is saved is whole and plain, as from one process. The loss computes all logits, which takes more memory than in
+    the other options. On CUDA cards alone.
+    """
+
+    kind: Literal["fsdp"]
+    reshard_after_forward: bool
+    """true: a layer's weights are gathered for its forward pass and once more for its backward pass (ZeRO-3); false: kept
+    in between (ZeRO-2), which takes more memory and less traffic"""
+
+
+Compute = Annotated[Local | Ddp | Fsdp, Field(discriminator="kind")]

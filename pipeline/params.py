@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.options import EarlyStopping, Method, Schedule
+from pipeline.options import Compute, EarlyStopping, Method, Schedule
 from pipeline.section import Checksum, Count, Fraction, Positive, PositiveFloat, Section, Seed, Share, Text
 from pipeline.templates import column_faults, template_faults
 
@@ -243,7 +243,7 @@ class Train(Section):
     """a budget of time: training ends after the step that passes it, is evaluated and saved. What an interrupted
     training had spent by its last checkpoint counts. Not deterministic; null: none"""
     batch_size: Positive
-    """rows in a forward pass"""
+    """rows in a forward pass, of each process (see compute)"""
     gradient_accumulation: Positive
     """forward passes in an optimizer step"""
     eval_batch_size: Positive
@@ -283,11 +283,6 @@ class Train(Section):
     early_stopping: EarlyStopping
 
 
-class Compute(Section):
-    device: Literal["auto", "cpu", "cuda"]
-    """auto: CUDA where there is a card, else the CPU"""
-
-
 class Evaluate(Section):
     limit: Positive | None
     """test rows to answer, from the first; null: all"""
@@ -312,5 +307,6 @@ class Params(Section):
     tokenize: Tokenize
     train: Train
     compute: Compute
+    """-S compute=ddp, -S compute=fsdp"""
     evaluate: Evaluate
     compare: Compare

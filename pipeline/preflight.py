@@ -8,7 +8,8 @@ from pipeline import rows, weights
 from pipeline.detect import resolve
 from pipeline.errors import PipelineError
 from pipeline.files import local_path
-from pipeline.options import ALL_LINEAR, Adapter, Method, Qlora
+from pipeline.launch import node_faults
+from pipeline.options import ALL_LINEAR, Adapter, Compute, Distributed, Fsdp, Method, Qlora
 from pipeline.params import Data, FileRows, FolderModel, GeneratedRows, Model, ScratchModel
 from pipeline.streams import is_remote
 
@@ -80,6 +81,25 @@ def training_faults(values: dict[str, Any]) -> list[str]:
 
         faults += filter(None, [lacking_for_qlora(_section(values, "compute").get("device", "auto"))])
     return faults + _unfit(model, method, _section(values, "train").get("dropout"))
+
+
+def compute_faults(values: dict[str, Any]) -> list[str]:
+    """One line for each thing that keeps several processes from training here, where the compute section asks for them."""
+    try:
+        compute: Any = TypeAdapter(Compute).validate_python(values.get("compute"))
+    except ValidationError:
+        return []  # as above
+    if not isinstance(compute, Distributed):
+        return []
+    from pipeline.devices import card_faults  # imports torch, which takes seconds
+
+    faults = node_faults(compute.nodes) + card_faults(compute)
+    train = _section(values, "train")
+    if isinstance(compute, Fsdp) and _section(train, "method").get("kind") == "qlora":
+        faults.append("compute: fsdp does not split a base in 4 bits; use compute=ddp, or train/method=lora")
+    if isinstance(compute, Fsdp) and train.get("optimizer") == "adafactor":
+        faults.append("compute: fsdp does not split adafactor's state; use train.optimizer=adamw_torch, or compute=ddp")
+    return faults
 
 
 def _unfit(model: Any, method: Any, dropout: Any) -> list[str]:

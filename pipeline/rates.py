@@ -28,13 +28,18 @@ from pipeline.params import Train
 Rate = Callable[[int], float]  # optimizer steps done → factor of train.learning_rate for the next one
 
 
-def steps_of(options: Train, rows: int) -> int:
-    """The optimizer steps of a training on so many rows."""
-    return options.max_steps or math.ceil(epoch_steps(options, rows) * options.epochs)
+def steps_of(options: Train, rows: int, processes: int = 1) -> int:
+    """The optimizer steps of a training on so many rows, which the processes share."""
+    return options.max_steps or math.ceil(epoch_steps(options, rows, processes) * options.epochs)
 
 
-def epoch_steps(options: Train, rows: int) -> int:
-    return math.ceil(rows / (options.batch_size * options.gradient_accumulation))
+def epoch_steps(options: Train, rows: int, processes: int = 1) -> int:
+    return math.ceil(rows / step_rows(options, processes))
+
+
+def step_rows(options: Train, processes: int = 1) -> int:
+    """The rows of an optimizer step."""
+    return options.batch_size * options.gradient_accumulation * processes
 
 
 def warmup_of(options: Train, steps: int) -> int:

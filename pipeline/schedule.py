@@ -19,7 +19,7 @@ from pipeline.compose import composed, read
 from pipeline.errors import ConfigError
 from pipeline.faults import check
 from pipeline.files import whole
-from pipeline.params import Train
+from pipeline.params import Params, Train
 from pipeline.rates import OnPlateau, epoch_steps, rate_of, steps_of
 from pipeline.stage import faults_as_messages, require_params
 
@@ -32,9 +32,9 @@ SHOWN = 11  # steps in the table: the first, the last, and some between
 Curve = list[float]  # the learning rate of each optimizer step, from the first to the last
 
 
-def training(overrides: list[str]) -> Train:
-    """The train section as conf/ and the overrides make it."""
-    return check(read(composed(*overrides))).train
+def chosen(overrides: list[str]) -> Params:
+    """The parameters as conf/ and the overrides make them."""
+    return check(read(composed(*overrides)))
 
 
 def rows_there(options: Train) -> int:
@@ -48,10 +48,10 @@ def rows_there(options: Train) -> int:
     )
 
 
-def curve(options: Train, rows: int) -> Curve:
-    """The learning rates of a training on so many rows."""
-    steps = steps_of(options, rows)
-    rate, between = rate_of(options, steps), options.eval_steps or epoch_steps(options, rows) or steps
+def curve(options: Train, rows: int, processes: int = 1) -> Curve:
+    """The learning rates of a training on so many rows, which the processes share."""
+    steps = steps_of(options, rows, processes)
+    rate, between = rate_of(options, steps), options.eval_steps or epoch_steps(options, rows, processes) or steps
     rates = []
     for step in range(steps):
         if isinstance(rate, OnPlateau) and step and step % between == 0:
@@ -101,13 +101,15 @@ def main() -> None:
     arguments = parser.parse_args()
     with faults_as_messages("schedule"):
         require_params()
-        chosen = training(arguments.overrides)
-        rows = rows_there(chosen)
-        curves = {chosen.schedule.kind: curve(chosen, rows)}
-        print("\n".join(table(curves[chosen.schedule.kind])))
+        params = chosen(arguments.overrides)
+        options, processes = params.train, params.compute.world_size
+        rows = rows_there(options)
+        curves = {options.schedule.kind: curve(options, rows, processes)}
+        print("\n".join(table(curves[options.schedule.kind])))
         if arguments.all:
-            options = sorted(path.stem for path in CONF.glob("*.yaml"))
-            curves = {name: curve(training([*arguments.overrides, f"train/schedule={name}"]), rows) for name in options}
+            names = sorted(path.stem for path in CONF.glob("*.yaml"))
+            each = {name: chosen([*arguments.overrides, f"train/schedule={name}"]).train for name in names}
+            curves = {name: curve(options, rows, processes) for name, options in each.items()}
         draw(curves, arguments.out)
         print(f"{', '.join(curves)} → {arguments.out}")
 

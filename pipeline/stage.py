@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.faults import check
 from pipeline.files import write_json
 from pipeline.params import Params
+from pipeline.ranks import is_main_machine, is_one_of_several, report
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,10 @@ def stage(name: str, instances: tuple[str, ...] = ()) -> Callable[[Callable[...,
 
 @contextmanager
 def faults_as_messages(name: str) -> Iterator[None]:
-    """End the process with exit code 1 and one message for what the user can mend; let defects of ours be seen."""
+    """End the process with exit code 1 and one message for what the user can mend; let defects of ours be seen.
+
+    One of several processes leaves its message to who started them.
+    """
     try:
         yield
     except PipelineError as error:
@@ -74,8 +79,14 @@ def faults_as_messages(name: str) -> Iterator[None]:
         )
     except KeyboardInterrupt:
         message = "interrupted"
+    except Exception:
+        if not report(traceback.format_exc(), is_defect=True):
+            raise
+        sys.exit(1)
     else:
         return
+    if report(message, is_defect=False):
+        sys.exit(1)
     hint = f"\n\n{RESTORE}" if "DVC_STAGE" in os.environ else ""
     sys.stdout.flush()
     sys.stderr.write(f"\n{name} stopped: {message.rstrip()}{hint}\n")
@@ -111,13 +122,17 @@ def _instance(name: str, given: str | None, instances: tuple[str, ...]) -> str |
 
 
 def _timed(run: Callable[..., None], params: Params, instance: str | None, runtime: Path) -> None:
+    """Run the stage and write its seconds and its peak memory, that of the largest of its processes."""
     started = time.perf_counter()
     if instance:
         run(params, instance)
         runtime = runtime / instance
     else:
         run(params)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if is_one_of_several() or not is_main_machine(params.compute):
+        return  # who started the processes measures them
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    peak = max(usage.ru_maxrss for usage in usages) * (1 if sys.platform == "darwin" else 1024)
     seconds = round(time.perf_counter() - started, 2)
     write_json(runtime.with_suffix(".json"), {"seconds": seconds, "peak_memory_gb": round(peak / 1e9, 3)})
     log.debug(f"{seconds} s, at most {peak / 1e9:.2f} GB of memory")

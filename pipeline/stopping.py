@@ -6,6 +6,7 @@ from typing import Any
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
+from pipeline.ranks import agreed
 from pipeline.rates import OnPlateau
 
 
@@ -66,7 +67,7 @@ class Budget(TrainerCallback, ExportableState):
     """Ends the training after the step that passes so many minutes, evaluated and saved.
 
     What was spent is kept in the checkpoints, so an interrupted training does not begin anew; what it spent after its
-    last one is not known any more.
+    last one is not known any more. Of several processes, the main one's clock counts.
     """
 
     def __init__(self, minutes: float) -> None:
@@ -82,5 +83,5 @@ class Budget(TrainerCallback, ExportableState):
         self.since = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.seconds() > 60 * self.minutes:
+        if agreed(self.seconds() > 60 * self.minutes):
             control.should_log = control.should_evaluate = control.should_save = control.should_training_stop = True

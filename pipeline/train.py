@@ -6,6 +6,7 @@
 models/finetuned/ holds safetensors, tokenizer and generation config: from_pretrained("models/finetuned") just works. With
 train/method=lora an adapter is trained (pipeline/methods.py): it is merged into the model, and lies in adapter/ besides.
 A training that was killed goes on from its last checkpoint (see pipeline/checkpoints.py) and ends as if it had not been.
+With compute=ddp or compute=fsdp several processes train (see pipeline/launch.py); the first of them writes.
 """
 
 import logging
@@ -21,17 +22,20 @@ import transformers
 from transformers import GenerationConfig, TrainingArguments
 
 from pipeline import likelihood, losses
-from pipeline.checkpoints import checkpoint_folder, key_of, last_checkpoint
+from pipeline.checkpoints import key_of, last_checkpoint, shared_checkpoint_folder, whole_model
 from pipeline.devices import device_of
 from pipeline.encoding import Example, load_encoder
 from pipeline.errors import DataError
 from pipeline.files import read_parquet, whole, write_json
 from pipeline.history import SCORES, rows_of, write_history
 from pipeline.judge import Judge
+from pipeline.launch import launched
 from pipeline.memory import told_when_out_of_memory
 from pipeline.methods import finished, load_trainable
+from pipeline.options import Fsdp, Machine
 from pipeline.params import Params, Train
-from pipeline.rates import steps_of
+from pipeline.ranks import agreed, is_main, joined, local_rank
+from pipeline.rates import step_rows, steps_of
 from pipeline.stage import stage
 from pipeline.trainer import FineTuner
 from pipeline.weights import load_tokenizer, positions_of
@@ -43,10 +47,13 @@ TRAIN, VALIDATION = "train.parquet", "validation.parquet"
 HISTORY, METRICS = Path("metrics/train"), Path("metrics/train.json")
 
 
-def arguments_of(options: Train, folder: Path, device: torch.device) -> TrainingArguments:
+def arguments_of(
+    options: Train, folder: Path, device: torch.device, compute: Machine | None = None
+) -> TrainingArguments:
     """The Trainer's arguments; what they do not say is its default."""
     evaluation = "epoch" if options.eval_steps is None else "steps"
-    return TrainingArguments(
+    is_sharded = isinstance(compute, Fsdp)
+    arguments = TrainingArguments(
         output_dir=str(folder),
         seed=options.seed,
         num_train_epochs=options.epochs,
@@ -61,7 +68,9 @@ def arguments_of(options: Train, folder: Path, device: torch.device) -> Training
         label_smoothing_factor=options.label_smoothing,
         neftune_noise_alpha=options.neftune_alpha,
         bf16=options.precision == "bf16",
-        activation_checkpointing=options.gradient_checkpointing,
+        activation_checkpointing=options.gradient_checkpointing and not is_sharded,
+        fsdp=is_sharded,
+        fsdp_config=sharding(options, compute) if isinstance(compute, Fsdp) else None,
         train_sampling_strategy="group_by_length" if options.group_by_length else "random",
         use_cpu=device.type == "cpu",
         logging_steps=options.logging_steps,
@@ -78,10 +87,23 @@ def arguments_of(options: Train, folder: Path, device: torch.device) -> Training
         greater_is_better=options.early_stopping.metric in SCORES,
         remove_unused_columns=False,
         length_column_name="length",
+        ddp_find_unused_parameters=False,  # all are used
         dataloader_pin_memory=device.type == "cuda",
         report_to="none",
         disable_tqdm=True,  # HistoryCallback shows progress
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # on several cards the Trainer would spread a process's batches over all
+    return arguments
+
+
+def sharding(options: Train, compute: Fsdp) -> dict[str, Any]:
+    """How the Trainer splits the model; what is saved is whole."""
+    return {
+        "state_dict_type": "FULL_STATE_DICT",
+        "reshard_after_forward": compute.reshard_after_forward,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "activation_checkpointing": options.gradient_checkpointing,
+    }
 
 
 def details(model: Any, tokens: int, accumulation: int) -> dict[str, Any]:
@@ -119,32 +141,40 @@ def require_fit(rows: pa.Table, name: str, tokens: int, positions: int | None) -
         )
 
 
-def build_trainer(options: Train, folder: Path, device: torch.device) -> FineTuner:
+def build_trainer(options: Train, folder: Path, device: torch.device, compute: Machine | None = None) -> FineTuner:
     """The Trainer over the tokenized rows, with the base model in it."""
     model, tokenizer = load_trainable(BASE, options, device), load_tokenizer(BASE)
     train, validation = (read_parquet(TOKENIZED / name) for name in (TRAIN, VALIDATION))
     for rows, name in ((train, TRAIN), (validation, VALIDATION)):
         require_fit(rows, name, model.get_input_embeddings().num_embeddings, positions_of(BASE))
     model.config.use_cache = False  # with a cache, packed rows are not kept apart
-    # Smoothed labels want every logit.
-    row_losses = likelihood.row_losses if options.label_smoothing else losses.install(model)
+    # Smoothed labels want every logit; of a split model, the output layer's weights are gathered in its own forward alone.
+    every_logit = options.label_smoothing or isinstance(compute, Fsdp)
+    row_losses = likelihood.row_losses if every_logit else losses.install(model)
 
-    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        examples = [Example(row["input_ids"], row["labels"], 0) for row in rows]
-        return likelihood.pack(examples) if options.packing else likelihood.pad(examples, tokenizer.pad_token_id)
+    def padded(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return likelihood.pad(examples_of(rows), tokenizer.pad_token_id)
+
+    def packed(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return likelihood.pack(examples_of(rows))
 
     trainer = FineTuner(
         options,
         judge_of(options, validation),
         model=model,
-        args=arguments_of(options, folder, device),
+        args=arguments_of(options, folder, device, compute),
         train_dataset=datasets.Dataset(train),
         eval_dataset=datasets.Dataset(validation),
-        data_collator=collate,
+        data_collator=packed if options.packing else padded,
+        padded=padded,
         preprocess_logits_for_metrics=row_losses,
     )
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
+
+
+def examples_of(rows: list[dict[str, Any]]) -> list[Example]:
+    return [Example(row["input_ids"], row["labels"], 0) for row in rows]
 
 
 def judge_of(options: Train, validation: pa.Table) -> Judge | None:
@@ -171,11 +201,12 @@ def save(trained: Any, tokenizer: Any) -> None:
         tokenizer.save_pretrained(folder)
 
 
-def train(options: Train, device: torch.device) -> dict[str, Any]:
-    """Train, write the model and its history; return the metrics."""
-    with checkpoint_folder(key_of({**options.model_dump(), "device": device.type}, TOKENIZED, BASE)) as folder:
-        checkpoint = last_checkpoint(folder)
-        trainer = build_trainer(options, folder, device)
+def train(options: Train, device: torch.device, compute: Machine | None = None) -> dict[str, Any]:
+    """Train, write the model and its history; return the metrics. Of several processes, the main one writes."""
+    where = {**(compute.model_dump() if compute else {}), "device": device.type}
+    with shared_checkpoint_folder(key_of({**options.model_dump(), "compute": where}, TOKENIZED, BASE)) as folder:
+        checkpoint = agreed(last_checkpoint(folder) if is_main() else None)
+        trainer = build_trainer(options, folder, device, compute)
         log.info(announced(options, trainer))
         log.debug(f"checkpoints in {folder}")
         if checkpoint:
@@ -183,24 +214,27 @@ def train(options: Train, device: torch.device) -> dict[str, Any]:
         with told_when_out_of_memory(advice(options, trainer)):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             kept = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        write_history(HISTORY, history := rows_of(trainer.state.log_history))
+        model = whole_model(trainer, lambda: load_trainable(BASE, options, device))
+        history = rows_of(trainer.state.log_history)
         metrics = _metrics(trainer, model, kept, history)
-        save(model.cpu(), load_tokenizer(BASE))
+        if is_main():
+            write_history(HISTORY, history)
+            save(model.cpu(), load_tokenizer(BASE))
         return metrics
 
 
 def announced(options: Train, trainer: FineTuner) -> str:
     """What is about to be trained, in words."""
-    rows, size = len(trainer.train_dataset), options.batch_size * options.gradient_accumulation
-    steps = steps_of(options, rows)
+    rows, processes = len(trainer.train_dataset), trainer.args.world_size
+    steps, size = steps_of(options, rows, processes), step_rows(options, processes)
     extent = f"{steps:,} steps" if options.max_steps else f"{options.epochs:g} epochs, {steps:,} steps"
     config = trainer.model.config
     total, trainable = trainer.model.num_parameters(), trainer.model.num_parameters(only_trainable=True)
     some = "" if trainable == total else f", {trainable:,} of them trained,"
     return (
         f"Training {(config.architectures or [config.model_type])[0]} with {total:,} parameters{some} on {rows:,} rows: "
-        f"{extent} of {size} rows, {options.precision} on {trainer.args.device}"
+        f"{extent} of {size} rows, {options.precision} on {trainer.args.device.type}"
+        + (f" and {processes - 1} more, by {'FSDP' if trainer.is_fsdp_enabled else 'DDP'}" if processes > 1 else "")
     )
 
 
@@ -231,15 +265,24 @@ def _metrics(trainer: FineTuner, model: Any, kept: dict[str, Any], history: list
         **details(
             model,
             positions_of(BASE) or 2048,
-            options.per_device_train_batch_size * options.gradient_accumulation_steps,
+            step_rows(trainer.options, options.world_size),
         ),
     }
 
 
 @stage("train")
 def main(params: Params) -> None:
-    device = device_of(params.compute)
-    metrics = train(params.train, device)
+    if launched("pipeline.train", params.compute):
+        return
+    device = device_of(params.compute, local_rank())
+    with joined(on_cpu=device.type == "cpu"):
+        metrics = train(params.train, device, params.compute)
+        if is_main():
+            tell(metrics)
+
+
+def tell(metrics: dict[str, Any]) -> None:
+    """Write the metrics, and say what came of it."""
     write_json(METRICS, metrics)
     before, after = metrics["validation_loss_before"], metrics["validation_loss"]
     kept = f"the weights of step {metrics['kept_step']:,} of {metrics['steps']:,}"

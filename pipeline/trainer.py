@@ -1,18 +1,24 @@
 """The Trainer with this project's learning rates and validation metrics."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from pipeline.checkpoints import StrictTrainer
 from pipeline.history import HistoryCallback
 from pipeline.judge import Judge
 from pipeline.options import Plateau
 from pipeline.params import Train
-from pipeline.rates import rate_of
+from pipeline.ranks import agreed
+from pipeline.rates import rate_of, step_rows
 from pipeline.stopping import Budget, FollowPlateau, Patience
+
+Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 
 
 def validation_loss(prediction: EvalPrediction) -> dict[str, float]:
@@ -21,11 +27,18 @@ def validation_loss(prediction: EvalPrediction) -> dict[str, float]:
     return {"validation_loss": float(summed / tokens)}
 
 
+class AgreedOrder(LengthGroupedSampler):
+    """Rows of like length side by side, in an order that all processes share."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(agreed(list(super().__iter__())))
+
+
 class FineTuner(StrictTrainer):
     """Built from the train section: its schedule (pipeline/rates.py), its ways to end (pipeline/stopping.py), its judge."""
 
-    def __init__(self, options: Train, judge: Judge | None, **rest: Any) -> None:
-        self.options, self.judge = options, judge
+    def __init__(self, options: Train, judge: Judge | None, padded: Collate, **rest: Any) -> None:
+        self.options, self.judge, self.padded = options, judge, padded
         stopping = options.early_stopping
         callbacks: list[TrainerCallback] = [HistoryCallback()]
         if isinstance(options.schedule, Plateau):
@@ -38,7 +51,31 @@ class FineTuner(StrictTrainer):
 
     def validation(self, prediction: EvalPrediction) -> dict[str, float]:
         """What an evaluation measures: the loss, and the score of answers if that decides what is kept."""
-        return {**validation_loss(prediction), **(self.judge(self.model) if self.judge else {})}
+        return {**validation_loss(prediction), **(agreed(self.judge(self.model)) if self.judge else {})}
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """With several processes padded, where training is packed too.
+
+        The last batches are filled up with rows that are there already, to be cut off again; in a packed batch they could
+        not be told from the others.
+        """
+        if self.args.world_size == 1:
+            return super().get_eval_dataloader(eval_dataset)
+        collator, self.data_collator = self.data_collator, self.padded
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = collator
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        """With several processes and length grouping: the order in which one process would take as many rows a step.
+
+        It is the main process's, as the processes' random states part when they drop out different activations.
+        """
+        if self.args.world_size == 1 or not self.options.group_by_length:
+            return super()._get_train_sampler(train_dataset)
+        rows = train_dataset or self.train_dataset
+        return AgreedOrder(step_rows(self.options, self.args.world_size), lengths=list(rows["length"]))
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
         """The configured schedule, in the place of the Trainer's own."""

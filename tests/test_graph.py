@@ -56,7 +56,7 @@ def test_a_stage_reads_no_section_of_the_parameters_but_its_own() -> None:
         "format": ["format"],
         "tokenize": ["tokenize"],
         "train": ["train", "compute"],
-        "evaluate": ["evaluate", "compute"],
+        "evaluate": ["evaluate", "compute.device"],
         "compare": ["compare"],
     }
     assert {"data", "model", *STAGES[1:], "compute", "version"} == set(Params.model_fields)
