@@ -3,7 +3,8 @@
     python -m bench.contenders NAME --model FOLDER --formatted FOLDER --rate 5e-4 --epochs 1
 
 prints one JSON object: seconds of training alone (loading, evaluation and saving left out), tokens of the rows (padding
-left out), and the held-out loss on the completions of test.jsonl in nats a token.
+left out), the held-out loss on the completions of test.jsonl in nats a token, and the parameters but for the input
+embedding. On a CUDA card where there is one, else on the CPU.
 """
 
 import argparse
@@ -27,9 +28,8 @@ def pipeline_stage(given: argparse.Namespace) -> tuple[Any, Callable[[], Any]]:
     from pipeline.compose import composed, read
     from pipeline.faults import check
 
-    values = read(
-        composed("model=scratch", f"tokenize.max_length={LENGTH}", f"model.positions={LENGTH}", *given.overrides)
-    )
+    lengths = (f"tokenize.max_length={LENGTH}", f"model.positions={LENGTH}")
+    values = read(composed("model=scratch", "train.precision=auto", *lengths, *given.overrides))
     params = check(values)
     options = params.train.model_copy(update={"epochs": given.epochs, "learning_rate": given.rate, "keep_best": False})
     train.BASE, train.TOKENIZED = given.model, given.tokenized
@@ -83,12 +83,14 @@ def trl(given: argparse.Namespace, **tuned: Any) -> tuple[Any, Callable[[], Any]
 
 
 def trl_tuned(given: argparse.Namespace) -> tuple[Any, Callable[[], Any]]:
-    return trl(given, bf16=True, gradient_checkpointing=False, packing=True)
+    """TRL's SFTTrainer with packing and without gradient checkpointing, in bfloat16 where the machine has it."""
+    import torch
 
+    from pipeline.devices import has_bf16
 
-def trl_tuned_fp32(given: argparse.Namespace) -> tuple[Any, Callable[[], Any]]:
-    """Tuned for a processor without bfloat16 instructions."""
-    return trl(given, bf16=False, gradient_checkpointing=False, packing=True)
+    return trl(
+        given, bf16=has_bf16(torch.device("cpu" if given.cpu else "cuda")), gradient_checkpointing=False, packing=True
+    )
 
 
 CONTENDERS = {
@@ -96,7 +98,6 @@ CONTENDERS = {
     "tutorial": tutorial,
     "trl": trl,
     "trl_tuned": trl_tuned,
-    "trl_tuned_fp32": trl_tuned_fp32,
 }
 
 
@@ -150,16 +151,24 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--epochs", type=float, default=1)
-    parser.add_argument("--cpu", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--overrides", nargs="*", default=[], help="of the pipeline's parameters")
     given = parser.parse_args()
+    import torch
+
+    given.cpu = not torch.cuda.is_available()
     with tempfile.TemporaryDirectory() as given.scratch:
         model, train = CONTENDERS[given.name](given)
         started = time.perf_counter()
         train()
         seconds = time.perf_counter() - started
     tokens, loss = tokens_and_loss(model, given)
-    sys.stdout.write(json.dumps({"seconds": seconds, "tokens": int(tokens * given.epochs), "loss": loss}) + "\n")
+    found = {
+        "seconds": seconds,
+        "tokens": int(tokens * given.epochs),
+        "loss": loss,
+        "parameters": model.num_parameters() - model.get_input_embeddings().weight.numel(),
+    }
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

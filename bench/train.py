@@ -113,9 +113,7 @@ def best(trained: list[Trained]) -> list[Trained]:
 def line(each: Trained, ours: Trained | None, peak: float) -> str:
     ratio = f"{ours.speed / each.speed:.2f} x" if ours else ""
     utilised = 6 * each.parameters * each.speed / peak
-    return (
-        f"{each.name:16}{each.rate:9.1e}{each.seconds:10.1f}{each.speed:10,.0f}{utilised:10.0%}{each.loss:15.3f}{ratio:>13}"
-    )
+    return f"{each.name:16}{each.rate:9.1e}{each.seconds:10.1f}{each.speed:10,.0f}{utilised:10.0%}{each.loss:15.3f}{ratio:>13}"
 
 
 def matrix_rate(size: int = 2048, repeats: int = 8) -> float:

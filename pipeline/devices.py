@@ -25,3 +25,15 @@ def card_faults(compute: Distributed) -> list[str]:
     if cards and compute.processes > cards:
         return [f"compute.processes: {compute.processes} is more than this machine's {cards} CUDA cards"]
     return []
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether it computes in bfloat16 by instructions of its own; elsewhere bfloat16 is emulated, and slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def in_bf16(precision: str, device: torch.device) -> bool:
+    """What train.precision comes to on a device."""
+    return precision == "bf16" or (precision == "auto" and has_bf16(device))

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, set_seed
 from transformers.pytorch_utils import Conv1D
 
+from pipeline.devices import in_bf16
 from pipeline.errors import ConfigError, ModelError
 from pipeline.options import ALL_LINEAR, Full, Qlora
 from pipeline.params import Train
@@ -40,7 +41,7 @@ def load_trainable(base: Path, options: Train, device: torch.device) -> "PreTrai
     if isinstance(method, Qlora):
         if lacking := lacking_for_qlora(device.type):
             raise ConfigError(lacking)
-        changes |= {"quantization_config": _four_bits(options.precision), "device_map": {"": device}}
+        changes |= {"quantization_config": _four_bits(in_bf16(options.precision, device)), "device_map": {"": device}}
     model = load_model(base, **changes)
     if isinstance(method, Full):
         return model
@@ -163,14 +164,14 @@ def lacking_for_qlora(device: str) -> str | None:
     return f"train.method: qlora needs {lacking}, not there; train/method=lora runs on any machine"
 
 
-def _four_bits(precision: str) -> Any:
+def _four_bits(bf16: bool) -> Any:
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+        bnb_4bit_compute_dtype=torch.bfloat16 if bf16 else torch.float32,
     )
 
 

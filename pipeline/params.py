@@ -267,8 +267,9 @@ class Train(Section):
     neftune_alpha: PositiveFloat | None
     """uniform noise on the embeddings while training, of at most alpha / √(tokens × hidden size) (NEFTune, Jain et al.
     2023, arXiv:2310.05914); null: none"""
-    precision: Literal["fp32", "bf16"]
-    """bf16: autocast; the weights stay in float32"""
+    precision: Literal["fp32", "bf16", "auto"]
+    """bf16: autocast; the weights stay in float32. auto: bf16 where the device computes in it, so that results differ from
+    machine to machine"""
     group_by_length: bool
     """rows of like length share a batch, so that little of it is padding"""
     packing: bool

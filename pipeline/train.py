@@ -23,7 +23,7 @@ from transformers import GenerationConfig, TrainingArguments
 
 from pipeline import likelihood, losses
 from pipeline.checkpoints import key_of, last_checkpoint, shared_checkpoint_folder, whole_model
-from pipeline.devices import device_of
+from pipeline.devices import device_of, in_bf16
 from pipeline.encoding import Example, load_encoder
 from pipeline.errors import DataError
 from pipeline.files import read_parquet, whole, write_json
@@ -67,7 +67,7 @@ def arguments_of(
         max_grad_norm=options.max_grad_norm,
         label_smoothing_factor=options.label_smoothing,
         neftune_noise_alpha=options.neftune_alpha,
-        bf16=options.precision == "bf16",
+        bf16=in_bf16(options.precision, device),
         activation_checkpointing=options.gradient_checkpointing and not is_sharded,
         fsdp=is_sharded,
         fsdp_config=sharding(options, compute) if isinstance(compute, Fsdp) else None,
@@ -233,7 +233,7 @@ def announced(options: Train, trainer: FineTuner) -> str:
     some = "" if trainable == total else f", {trainable:,} of them trained,"
     return (
         f"Training {(config.architectures or [config.model_type])[0]} with {total:,} parameters{some} on {rows:,} rows: "
-        f"{extent} of {size} rows, {options.precision} on {trainer.args.device.type}"
+        f"{extent} of {size} rows, {'bf16' if trainer.args.bf16 else 'fp32'} on {trainer.args.device.type}"
         + (f" and {processes - 1} more, by {'FSDP' if trainer.is_fsdp_enabled else 'DDP'}" if processes > 1 else "")
     )
 

@@ -29,7 +29,11 @@ FAULTS = {
     "below range": ("train.epochs", 0, "train.epochs: 0 is not right; expected greater than 0"),
     "above range": ("format.test_fraction", 1.5, "format.test_fraction: 1.5 is not right; expected less than 1"),
     "negative seed": ("format.seed", -1, "format.seed: -1 is not right; expected greater than or equal to 0"),
-    "unknown choice": ("train.precision", "fp8", "train.precision: 'fp8' is not right; expected 'fp32' or 'bf16'"),
+    "unknown choice": (
+        "train.precision",
+        "fp8",
+        "train.precision: 'fp8' is not right; expected 'fp32', 'bf16' or 'auto'",
+    ),
     "unknown kind": ("train.schedule.kind", "cosin", "train.schedule.kind: 'cosin'; expected 'constant', "),
     "option for a section": ("train.schedule", "linear", "choose an option of the group: train/schedule=…"),
     "key of another schedule": ("train.schedule.cycles", 3, "train.schedule.cycles: unknown key; known here: kind, fl"),
