@@ -19,11 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 import transformers
-from transformers import GenerationConfig, TrainingArguments
+from transformers import GenerationConfig
 
 from pipeline import likelihood, losses
+from pipeline.arguments import arguments_of
 from pipeline.checkpoints import key_of, last_checkpoint, shared_checkpoint_folder, whole_model
-from pipeline.devices import device_of, in_bf16
+from pipeline.devices import device_of
 from pipeline.encoding import Example, load_encoder
 from pipeline.errors import DataError
 from pipeline.files import read_parquet, whole, write_json
@@ -45,65 +46,6 @@ log = logging.getLogger(__name__)
 TOKENIZED, BASE, FINETUNED = Path("data/tokenized"), Path("models/base"), Path("models/finetuned")
 TRAIN, VALIDATION = "train.parquet", "validation.parquet"
 HISTORY, METRICS = Path("metrics/train"), Path("metrics/train.json")
-
-
-def arguments_of(
-    options: Train, folder: Path, device: torch.device, compute: Machine | None = None
-) -> TrainingArguments:
-    """The Trainer's arguments; what they do not say is its default."""
-    evaluation = "epoch" if options.eval_steps is None else "steps"
-    is_sharded = isinstance(compute, Fsdp)
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        seed=options.seed,
-        num_train_epochs=options.epochs,
-        max_steps=options.max_steps or -1,
-        per_device_train_batch_size=options.batch_size,
-        per_device_eval_batch_size=options.eval_batch_size,
-        gradient_accumulation_steps=options.gradient_accumulation,
-        optim=options.optimizer,
-        learning_rate=options.learning_rate,
-        weight_decay=options.weight_decay,
-        max_grad_norm=options.max_grad_norm,
-        label_smoothing_factor=options.label_smoothing,
-        neftune_noise_alpha=options.neftune_alpha,
-        bf16=in_bf16(options.precision, device),
-        activation_checkpointing=options.gradient_checkpointing and not is_sharded,
-        fsdp=is_sharded,
-        fsdp_config=sharding(options, compute) if isinstance(compute, Fsdp) else None,
-        train_sampling_strategy="group_by_length" if options.group_by_length else "random",
-        use_cpu=device.type == "cpu",
-        logging_steps=options.logging_steps,
-        logging_nan_inf_filter=False,  # it would show the last finite loss instead
-        eval_strategy=evaluation,
-        eval_steps=options.eval_steps,
-        eval_on_start=True,
-        restore_callback_states_from_checkpoint=True,  # the patience of early stopping
-        save_strategy=evaluation,
-        save_steps=options.eval_steps or 500,
-        save_total_limit=1,
-        load_best_model_at_end=options.keep_best,
-        metric_for_best_model=options.early_stopping.metric,
-        greater_is_better=options.early_stopping.metric in SCORES,
-        remove_unused_columns=False,
-        length_column_name="length",
-        ddp_find_unused_parameters=False,  # all are used
-        dataloader_pin_memory=device.type == "cuda",
-        report_to="none",
-        disable_tqdm=True,  # HistoryCallback shows progress
-    )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # on several cards the Trainer would spread a process's batches over all
-    return arguments
-
-
-def sharding(options: Train, compute: Fsdp) -> dict[str, Any]:
-    """How the Trainer splits the model; what is saved is whole."""
-    return {
-        "state_dict_type": "FULL_STATE_DICT",
-        "reshard_after_forward": compute.reshard_after_forward,
-        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-        "activation_checkpointing": options.gradient_checkpointing,
-    }
 
 
 def details(model: Any, tokens: int, accumulation: int) -> dict[str, Any]:
