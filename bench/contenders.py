@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-LENGTH = 1024  # tokens a row at most, for all
 Rows = list[dict[str, str]]
 
 
@@ -28,7 +27,7 @@ def pipeline_stage(given: argparse.Namespace) -> tuple[Any, Callable[[], Any]]:
     from pipeline.compose import composed, read
     from pipeline.faults import check
 
-    lengths = (f"tokenize.max_length={LENGTH}", f"model.positions={LENGTH}")
+    lengths = (f"tokenize.max_length={given.length}", f"model.positions={given.length}")
     values = read(composed("model=scratch", "train.precision=auto", *lengths, *given.overrides))
     params = check(values)
     options = params.train.model_copy(update={"epochs": given.epochs, "learning_rate": given.rate, "keep_best": False})
@@ -48,7 +47,7 @@ def tutorial(given: argparse.Namespace) -> tuple[Any, Callable[[], Any]]:
 
     def tokenize(examples: dict[str, list[str]]) -> Any:
         text = examples["prompt"][0] + examples["completion"][0]
-        found = tokenizer(text, return_tensors="np", truncation=True, max_length=LENGTH, padding=True)
+        found = tokenizer(text, return_tensors="np", truncation=True, max_length=given.length, padding=True)
         return {**found, "labels": found["input_ids"]}
 
     rows = datasets.Dataset.from_list(_rows(given.formatted / "train.jsonl"))
@@ -74,7 +73,7 @@ def trl(given: argparse.Namespace, **tuned: Any) -> tuple[Any, Callable[[], Any]
 
     rows = datasets.Dataset.from_list(_rows(given.formatted / "train.jsonl"))
     arguments = SFTConfig(
-        learning_rate=given.rate, num_train_epochs=given.epochs, max_length=LENGTH, **_shared(given), **tuned
+        learning_rate=given.rate, num_train_epochs=given.epochs, max_length=given.length, **_shared(given), **tuned
     )
     trainer = SFTTrainer(
         model=str(given.model), args=arguments, train_dataset=rows, processing_class=_tokenizer(given.model)
@@ -138,7 +137,7 @@ def tokens_and_loss(model: Any, given: argparse.Namespace) -> tuple[int, float]:
         pairs = zip(
             encoder.prompts(r["prompt"] for r in rows), encoder.completions(r["completion"] for r in rows), strict=True
         )
-        return [join(prompt, completion, LENGTH) for prompt, completion in pairs]
+        return [join(prompt, completion, given.length) for prompt, completion in pairs]
 
     tokens = sum(len(each.input_ids) for each in examples("train"))
     return tokens, held_out_loss(model.eval().float(), examples("test"), encoder.padding)
@@ -151,6 +150,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--epochs", type=float, default=1)
+    parser.add_argument("--length", type=int, default=1024, help="tokens a row at most")
     parser.add_argument("--overrides", nargs="*", default=[], help="of the pipeline's parameters")
     given = parser.parse_args()
     import torch

@@ -20,7 +20,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.contenders import LENGTH
 from bench.stages import ROOT, checkout, run_stages
 
 # hidden size, layers, heads: of EleutherAI's suite (Biderman et al. 2023, arXiv:2304.01373)
@@ -54,7 +53,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> Path:
         write_random(options.model, base)
     else:
         shutil.copytree(options.model, base, dirs_exist_ok=True)
-    lengths = (f"tokenize.max_length={LENGTH}", f"model.positions={LENGTH}")
+    lengths = (f"tokenize.max_length={options.length}", f"model.positions={options.length}")
     source = ("data=file", f"data.path='{options.data.resolve()}'", f"data.columns={options.columns}")
     run_stages(project, [*source, *lengths])
     for name in ("formatted/train.jsonl", "tokenized/train.parquet"):
@@ -96,6 +95,7 @@ def run(name: str, rate: float, project: Path, options: argparse.Namespace) -> T
     """What came of one contender at one learning rate; what it said where it failed."""
     folders = {"model": "models/base", "formatted": "data/formatted", "tokenized": "data/tokenized"}
     command = [sys.executable, "-m", "bench.contenders", name, f"--rate={rate}", f"--epochs={options.epochs}"]
+    command.append(f"--length={options.length}")
     command += [f"--{key}={project / path}" for key, path in folders.items()]
     command += ["--overrides", *options.overrides] if name == "pipeline" else []
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -140,6 +140,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="a file of rows")
     parser.add_argument("--columns", default="{question: Description, answer: Doctor}", help="data.columns")
     parser.add_argument("--rows", type=int, help="train on the first so many; by default on all")
+    parser.add_argument("--length", type=int, default=1024, help="tokens a row at most")
     parser.add_argument("--epochs", type=float, default=1)
     parser.add_argument("--rates", type=float, nargs="+", default=[5e-4, 1e-3, 2e-3], help="learning rates to try")
     parser.add_argument("--contenders", nargs="+", default=CONTENDERS, choices=CONTENDERS)

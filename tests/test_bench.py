@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, python_in
+from transformers import AutoModelForCausalLM
 
-from bench.data import curve_table, main, plot, table, total
+from bench import train
+from bench.data import curve_table, main, plot, table, total, write_generated
 from bench.stages import Measured, StageFailed, checkout, run_stages
 
 MEASURED = [
@@ -84,3 +86,43 @@ def test_near_is_measured_beside_brute_force() -> None:
     brute, ours = lines[2][-4:], lines[3][-4:]
     assert ours == brute == [ours[0], "0", "0", "100.0%"]
     assert int(ours[0]) > 0
+
+
+def test_contenders_train_on_the_same_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "find_spec", lambda _: None)
+    rows = tmp_path / "rows.jsonl"
+    write_generated(rows, 300)
+    train.main(
+        [
+            "--model",
+            str(ROOT / "models/nano"),
+            "--data",
+            str(rows),
+            *["--rows", "16", "--rates", "1e-3", "--length", "64"],
+        ]
+    )
+    printed = capsys.readouterr().out
+    assert "TRL is not installed, and is left out: pip install trl" in printed
+    found = re.findall(r"^(pipeline|tutorial) +1.0e-03 +[\d.]+ +([\d,]+) +\d+% +(\d+\.\d+)(.*)", printed, re.MULTILINE)
+    assert [name for name, *_ in found] == ["pipeline", "tutorial"] * 2
+    assert [ratio.strip() for *_, ratio in found[:3]] == ["", "", "1.00 x"]
+
+
+def test_a_contender_counts_at_the_rate_of_its_lowest_loss() -> None:
+    trained = [
+        train.Trained("pipeline", 1e-3, 10, 5000, 2.5, 10**6),
+        train.Trained("tutorial", 1e-3, 20, 5000, 2.75, 10**6),
+        train.Trained("pipeline", 1e-4, 10, 4000, 3.5, 10**6),
+    ]
+    ours, theirs = train.best(trained)
+    assert (ours.rate, theirs.rate) == (1e-3, 1e-3)
+    assert train.line(theirs, ours, 1e10).split() == [
+        "tutorial", "1.0e-03", "20.0", "250", "15%", "2.750", "2.00", "x",
+    ]  # fmt: skip
+
+
+def test_a_pythia_is_of_the_size_that_its_card_names(tmp_path: Path) -> None:
+    train.write_random("pythia-70m", tmp_path)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).num_parameters() == 70_426_624
