@@ -94,15 +94,8 @@ def test_contenders_train_on_the_same_rows(
     monkeypatch.setattr(train, "find_spec", lambda _: None)
     rows = tmp_path / "rows.jsonl"
     write_generated(rows, 300)
-    train.main(
-        [
-            "--model",
-            str(ROOT / "models/nano"),
-            "--data",
-            str(rows),
-            *["--rows", "16", "--rates", "1e-3", "--length", "64"],
-        ]
-    )
+    few = ["--rows", "8", "--rates", "1e-3", "--length", "256"]
+    train.main(["--model", str(ROOT / "models/nano"), "--data", str(rows), *few])
     printed = capsys.readouterr().out
     assert "TRL is not installed, and is left out: pip install trl" in printed
     found = re.findall(r"^(pipeline|tutorial) +1.0e-03 +[\d.]+ +([\d,]+) +\d+% +(\d+\.\d+)(.*)", printed, re.MULTILINE)
