@@ -15,7 +15,8 @@ from pipeline.faults import faults_of
 OPTIONS = sorted(
     f"{path.relative_to(ROOT / 'conf').parent}={path.stem}"
     for path in (ROOT / "conf").rglob("*/*.yaml")
-    if "hydra" not in path.parts and path.stem != "qlora"  # which needs a card: tests/test_methods.py
+    if "hydra" not in path.parts
+    and path.stem not in ("qlora", "fsdp")  # which need a card: tests/test_methods.py, tests/test_compute.py
 )
 # Options that a user completes.
 COMPLETED = {

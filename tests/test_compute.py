@@ -181,7 +181,10 @@ def test_two_machines_train_as_one_and_the_first_writes(in_built: Path) -> None:
     first, second = on_two_machines(in_built)
     assert (first[0], first[2]) == (0, "")
     assert "fp32 on cpu and 1 more, by DDP" in first[1]
-    assert second == (0, "", "")
+    assert second[:2] == (0, "")
+    assert (
+        second[2] == "" or "TCPStore" in second[2]
+    )  # PyTorch's warning where the first machine is gone a moment earlier
     for both, one in zip(curves(), alone, strict=True):
         assert both == pytest.approx(one, rel=1e-5)
 

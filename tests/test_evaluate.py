@@ -82,11 +82,10 @@ def test_row_losses_of_a_uniform_model_are_log_vocabulary_a_token() -> None:
     torch.testing.assert_close(row_losses(torch.zeros(2, 3, 10), labels), expected)
 
 
-def test_a_padded_batch_is_padded_on_the_right_and_masked() -> None:
+def test_a_padded_batch_is_padded_on_the_right() -> None:
     batch = pad([Example([5, 6, 7], [IGNORED, 6, 7], 0), Example([8], [8], 0)], PADDING)
     assert {name: tensor.tolist() for name, tensor in batch.items()} == {
         "input_ids": [[5, 6, 7], [8, 1, 1]],
-        "attention_mask": [[1, 1, 1], [1, 0, 0]],
         "labels": [[IGNORED, 6, 7], [8, IGNORED, IGNORED]],
     }
 

@@ -32,10 +32,12 @@ from pipeline.evaluate import evaluate
 from pipeline.faults import check
 from pipeline.files import read_jsonl
 from pipeline.history import rows_of
+from pipeline.options import Local
 from pipeline.params import Train
 from pipeline.weights import load_model
 
 CPU = torch.device("cpu")
+LOCAL = Local(kind="local", device="cpu")
 Options = Callable[..., Any]
 
 
@@ -156,7 +158,7 @@ def test_a_training_killed_in_mid_course_ends_as_if_it_had_not_been(in_built: Pa
     values = read(Path("params.yaml").read_text())
     changes = {"max_steps": 7, "eval_steps": 3, "logging_steps": 2, "precision": precision}
     options = Train.model_validate({**values["train"], **changes, "gradient_accumulation": 2, "batch_size": 4})
-    train.train(options, CPU)
+    train.train(options, CPU, LOCAL)
     undisturbed = {path.name: path.read_bytes() for path in Path("models/finetuned").iterdir()}
     history = Path("metrics/train/history.tsv").read_bytes()
 
@@ -173,7 +175,7 @@ def test_a_training_killed_in_mid_course_ends_as_if_it_had_not_been(in_built: Pa
     (left,) = (path for path in Path(".checkpoints").iterdir() if path.is_dir())
     assert last_checkpoint(left) == left / "checkpoint-3"
 
-    train.train(options, CPU)
+    train.train(options, CPU, LOCAL)
     assert not left.exists()
     assert {path.name: path.read_bytes() for path in Path("models/finetuned").iterdir()} == undisturbed
     assert Path("metrics/train/history.tsv").read_bytes() == history
