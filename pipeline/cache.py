@@ -68,7 +68,7 @@ def bytes_of_row(model: PreTrainedModel, tokens: int) -> int:
     again around it), and three times the next token's scores in float32.
     """
     config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    numbers = tokens * (2 * config.num_hidden_layers * heads * head_size + 8 * config.hidden_size)
-    return numbers * model.dtype.itemsize + 12 * config.vocab_size
+    heads = getattr(config, "num_attention_heads", None) or 1  # a model with a state has none
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kept = 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * head_size
+    return tokens * (kept + 8 * config.hidden_size) * model.dtype.itemsize + 12 * config.vocab_size
