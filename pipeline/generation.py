@@ -1,45 +1,130 @@
-"""Greedy answers in batches; the answers are those that one prompt at a time gives."""
+"""Greedy answers in batches; the answers are those that one prompt at a time gives (in float32, on a CPU)."""
 
-from typing import TYPE_CHECKING, NamedTuple
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from tqdm import tqdm
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from pipeline.cache import bytes_of_row, roomy_cache
+from pipeline.kept import Answer, Kept
+from pipeline.memory import free_memory, is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+log = logging.getLogger(__name__)
 
-class Answer(NamedTuple):
-    new_tokens: list[int]  # without prompt, padding and end of text
-    finish_reason: str  # stop: the model ended the answer; length: max_new_tokens did
+FASTEST = {"cpu": 128, "cuda": 512}  # prompts in a batch; more were not faster
+USABLE = 0.5  # of the free memory
+RUNNING = 0.75  # of a batch's answers; when fewer still run, it goes on without those that have ended
+
+
+class Ending(NamedTuple):
+    """What ends an answer, and what fills up the batch."""
+
+    max_new_tokens: int
+    eos: int
+    padding: int
 
 
 @torch.inference_mode()
 def generate(
-    model: "PreTrainedModel", prompts: list[list[int]], max_new_tokens: int, batch_size: int, eos: int, padding: int
+    model: "PreTrainedModel", prompts: list[list[int]], ending: Ending, batch_size: int | None, kept: Kept | None = None
 ) -> list[Answer]:
-    """An answer to each prompt (token ids), in their order.
+    """An answer to each prompt (token ids), in their order. What is kept is not asked again, and what is new is kept.
 
     Prompts of like length share a batch, longest first: so what does not fit into memory fails at once, and little is
-    padding. Padding stands on the left, masked, so that each answer follows its prompt.
+    padding. A batch that does not fit is halved; without a batch size, it begins with as many as should fit.
+    """
+    answers = dict(kept.answers) if kept else {}
+    left = sorted(set(range(len(prompts))) - set(answers), key=lambda i: (-len(prompts[i]), i))
+    size = batch_size or (fitting(model, len(prompts[left[0]]) + ending.max_new_tokens) if left else 1)
+    with tqdm(
+        total=len(prompts), initial=len(answers), desc="answers", unit="answer", disable=None, leave=False
+    ) as bar:
+        while left:
+            batch = left[:size]
+            found = _answers_if_they_fit(model, [prompts[i] for i in batch], ending)
+            if found is None:
+                size = (len(batch) + 1) // 2
+                log.warning(f"{len(batch)} prompts side by side do not fit into memory; going on with {size}")
+                continue
+            new = dict(zip(batch, found, strict=True))
+            if kept:
+                kept.add(new)
+            answers.update(new)
+            left = left[size:]
+            bar.update(len(batch))
+    return [answers[i] for i in range(len(prompts))]
+
+
+def fitting(model: "PreTrainedModel", tokens: int) -> int:
+    """How many prompts are answered side by side, if each takes so many tokens with its answer."""
+    fit = int(free_memory(model.device) * USABLE) // bytes_of_row(model, tokens)
+    return max(1, min(fit, FASTEST.get(model.device.type, FASTEST["cuda"])))
+
+
+def _answers_if_they_fit(model: "PreTrainedModel", prompts: list[list[int]], ending: Ending) -> list[Answer] | None:
+    """None if memory ran out; of a single prompt, the error."""
+    try:
+        return answers_side_by_side(model, prompts, ending)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or len(prompts) == 1:
+            raise
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
+
+
+def answers_side_by_side(model: "PreTrainedModel", prompts: list[list[int]], ending: Ending) -> list[Answer]:
+    """The prompts' answers, from one batch. Padding stands on the left, masked, so that each answer follows its prompt.
+
+    transformers computes an ended answer on until the last of the batch ends. So it is stopped when a quarter has ended,
+    and goes on with the others.
     """
     # In the place of the model's own: what a configuration leaves open is taken from that, and it might sample, search
     # with beams or punish repetition.
     model.generation_config = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=eos, pad_token_id=padding, use_cache=True
+        do_sample=False, eos_token_id=ending.eos, pad_token_id=ending.padding, use_cache=True
     )
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    input_ids, mask = (tensor.to(model.device) for tensor in _left_padded(prompts, ending.padding))
+    width, rows = input_ids.shape[1], torch.arange(len(prompts), device=model.device)
+    cache = roomy_cache(model, width + ending.max_new_tokens)
+    options: dict[str, Any] = {} if cache is None else {"past_key_values": cache}
     answers: dict[int, Answer] = {}
-    with tqdm(total=len(prompts), desc="answers", unit="answer", disable=None, leave=False) as bar:
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            input_ids, mask = _left_padded([prompts[i] for i in batch], padding)
-            output = model.generate(input_ids=input_ids.to(model.device), attention_mask=mask.to(model.device))
-            for i, tokens in zip(batch, output[:, input_ids.shape[1] :].tolist(), strict=True):
-                answers[i] = _answer(tokens, eos)
-            bar.update(len(batch))
-    return [answers[i] for i in range(len(prompts))]
+    while len(rows):
+        ended = Ended(ending.eos, len(rows), until=1.0 if cache is None else 1 - RUNNING, device=model.device)
+        room = width + ending.max_new_tokens - input_ids.shape[1]
+        output = model.generate(
+            input_ids,
+            attention_mask=mask,
+            max_new_tokens=room,
+            stopping_criteria=StoppingCriteriaList([ended]),
+            **options,
+        )
+        finished = ended.rows | (output.shape[1] - input_ids.shape[1] == room)
+        for row, tokens in zip(rows[finished].tolist(), output[finished, width:].tolist(), strict=True):
+            answers[row] = _answer(tokens, ending.eos)
+        running = (~finished).nonzero().flatten()
+        grown = mask.new_ones(len(rows), output.shape[1] - mask.shape[1])
+        rows, input_ids, mask = rows[running], output[running], torch.cat([mask, grown], dim=1)[running]
+        if cache is not None and len(running):
+            cache.batch_select_indices(running)
+    return [answers[row] for row in range(len(prompts))]
+
+
+class Ended(StoppingCriteria):
+    """Which rows have ended; stops all of them when a share has."""
+
+    def __init__(self, eos: int, rows: int, until: float, device: torch.device) -> None:
+        self.eos, self.until = eos, until
+        self.rows = torch.zeros(rows, dtype=torch.bool, device=device)
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        self.rows |= input_ids[:, -1] == self.eos
+        return torch.full_like(self.rows, bool(self.rows.sum() >= self.until * len(self.rows)))
 
 
 def _left_padded(prompts: list[list[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from pipeline.encoding import IGNORED, Encoder, shortened
 from pipeline.errors import ConfigError
-from pipeline.generation import generate
+from pipeline.generation import Ending, generate
 from pipeline.options import EarlyStopping
 from pipeline.scores import score
 
@@ -39,14 +39,8 @@ class Judge:
     def __call__(self, model: Any) -> dict[str, float]:
         """The mean score by the configured metric, from 0 to 1; the model's generation config is left as it was."""
         kept = model.generation_config
-        answers = generate(
-            model,
-            self.prompts,
-            self.options.max_new_tokens,
-            self.batch_size,
-            self.encoder.eos,
-            self.encoder.padding,
-        )
+        ending = Ending(self.options.max_new_tokens, self.encoder.eos, self.encoder.padding)
+        answers = generate(model, self.prompts, ending, self.batch_size)
         model.generation_config = kept
         name = self.options.metric
         pairs = zip(answers, self.references, strict=True)

@@ -1,8 +1,9 @@
-"""Out of memory, on a card or on the processor, told as what to lower."""
+"""Memory: how much is free, and running out of it, on a card or on the processor, told as what to lower."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import torch
 
 from pipeline.errors import ModelError
@@ -14,11 +15,18 @@ def told_when_out_of_memory(advice: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         where = "the CUDA card's memory" if isinstance(error, torch.OutOfMemoryError) else "this machine's memory"
         raise ModelError(f"{where} is too small: {advice}") from None
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had on a device. What a container may use at most is not looked at."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available

@@ -289,8 +289,12 @@ class Evaluate(Section):
     """test rows to answer, from the first; null: all"""
     max_new_tokens: Positive
     """longest answer in tokens, the prompt not counted"""
-    batch_size: Positive
-    """prompts answered side by side; without effect on the answers"""
+    batch_size: Positive | None
+    """prompts answered side by side; null: as many as fit into half of the free memory, at most what is fastest. It is
+    halved where memory runs out. In fp32 on a CPU it changes no answer"""
+    precision: Literal["fp32", "bf16"]
+    """bf16: answered with the weights in bfloat16, where two tokens are sometimes equally likely, and which one comes
+    depends on the batch; the held-out loss is measured in float32 all the same"""
 
 
 class Compare(Section):

@@ -119,3 +119,20 @@ def test_a_contender_counts_at_the_rate_of_its_lowest_loss() -> None:
 def test_a_pythia_is_of_the_size_that_its_card_names(tmp_path: Path) -> None:
     train.write_random("pythia-70m", tmp_path)
     assert AutoModelForCausalLM.from_pretrained(tmp_path).num_parameters() == 70_426_624
+
+
+def test_generation_is_measured_and_answers_as_one_prompt_at_a_time(built: Path) -> None:
+    model, prompts = built / "models/base", built / "data/formatted/test.jsonl"
+    options = ("--rows", "6", "--alone-rows", "3", "--rounds", "2", "--new-tokens", "8", "--harness-batch-sizes")
+    done = python_in(ROOT, "bench.generate", "--model", str(model), "--prompts", str(prompts), *options)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"{model}, 6 prompts, at most 8 new tokens, float32, ")
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines[4:]]
+    assert [(row[1], row[-2]) for row in rows] == [("pipeline", "0 of 3"), ("tutorial", "0 of 3")]
+
+
+def test_pythia_s_configuration_needs_a_tokenizer_to_be_measured() -> None:
+    done = python_in(ROOT, "bench.generate", "--model", "pythia-70m", "--prompts", "rows.jsonl")
+    assert done.returncode == 2
+    assert "--model pythia-70m needs --tokenizer FOLDER" in done.stderr

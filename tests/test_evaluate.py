@@ -1,19 +1,34 @@
 """Answers do not depend on how they are batched; the loss is a mean over tokens; the prompt never stands in the answer."""
 
+import functools
 import json
 import math
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig, GPTNeoXConfig, GPTNeoXForCausalLM
+from conftest import python_in, run_in
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    PretrainedConfig,
+)
 
 from pipeline.encoding import IGNORED, Example, load_encoder
 from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.evaluate import answered, evaluate, loss_of, room_for_prompt
 from pipeline.files import read_jsonl
-from pipeline.generation import generate
+from pipeline.generation import Ending, fitting, generate
+from pipeline.kept import Answer, Kept, kept_answers
 from pipeline.likelihood import batches_by_length, held_out_loss, pad, perplexity, row_losses
 from pipeline.params import Evaluate
 from pipeline.weights import load_model, load_tokenizer
@@ -41,23 +56,141 @@ def prompts() -> list[list[int]]:
     return [torch.randint(2, 40, (3 + i % 11,), generator=generator).tolist() for i in range(20)]
 
 
-def test_answers_are_those_of_one_prompt_at_a_time_whatever_the_batch_size(model: GPTNeoXForCausalLM) -> None:
-    alone = []
+def alone(model: Any, new_tokens: int = 20) -> list[Answer]:
+    """The answers as transformers gives them, asked one at a time."""
+    answers = []
     for prompt in prompts():
         output = model.generate(
-            torch.tensor([prompt]), max_new_tokens=20, do_sample=False, eos_token_id=EOS, pad_token_id=1
+            torch.tensor([prompt]), max_new_tokens=new_tokens, do_sample=False, eos_token_id=EOS, pad_token_id=1
         )
         tokens = output[0, len(prompt) :].tolist()
-        alone.append((tokens[: tokens.index(EOS)], "stop") if EOS in tokens else (tokens, "length"))
-    assert {reason for _, reason in alone} == {"stop", "length"}
-    for batch_size in (1, 7, 64):
-        assert [tuple(answer) for answer in generate(model, prompts(), 20, batch_size, EOS, PADDING)] == alone
+        answers.append(Answer(tokens[: tokens.index(EOS)], "stop") if EOS in tokens else Answer(tokens, "length"))
+    return answers
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, None])
+def test_answers_are_those_of_one_prompt_at_a_time_whatever_the_batch_size(
+    model: GPTNeoXForCausalLM, batch_size: int | None
+) -> None:
+    expected = alone(model)
+    assert {answer.finish_reason for answer in expected} == {"stop", "length"}
+    assert len({len(answer.new_tokens) for answer in expected}) > 3  # rows leave the batch at different steps
+    assert generate(model, prompts(), Ending(20, EOS, PADDING), batch_size) == expected
+
+
+WIDE = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "initializer_range": 0.6}
+FAMILIES = {
+    "learned positions": GPT2Config(
+        vocab_size=40,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=64,
+        initializer_range=0.6,
+        bos_token_id=0,
+        eos_token_id=0,
+    ),
+    "grouped queries": LlamaConfig(**WIDE, num_attention_heads=4, num_key_value_heads=2),
+    "a window": MistralConfig(**WIDE, num_attention_heads=4, num_key_value_heads=2, sliding_window=8),
+    "a state": MambaConfig(vocab_size=40, hidden_size=32, num_hidden_layers=2, state_size=4, initializer_range=0.6),
+}
+
+
+@pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
+def test_other_architectures_answer_as_one_prompt_at_a_time_too(config: PretrainedConfig) -> None:
+    torch.manual_seed(0)
+    other = AutoModelForCausalLM.from_config(config).eval()
+    expected = alone(other)
+    for batch_size in (3, None):
+        assert generate(other, prompts(), Ending(20, EOS, PADDING), batch_size) == expected
 
 
 def test_the_model_s_own_generation_configuration_is_not_used(model: GPTNeoXForCausalLM) -> None:
-    before = generate(model, prompts()[:4], 8, 4, EOS, PADDING)
+    before = generate(model, prompts()[:4], Ending(8, EOS, PADDING), 4)
     model.generation_config = GenerationConfig(num_beams=3, min_new_tokens=8, repetition_penalty=9.0, max_length=5)
-    assert generate(model, prompts()[:4], 8, 4, EOS, PADDING) == before
+    assert generate(model, prompts()[:4], Ending(8, EOS, PADDING), 4) == before
+
+
+def short_of_memory(model: Any, monkeypatch: pytest.MonkeyPatch, rows: int) -> list[int]:
+    """Let a batch of more than so many rows fail as on a full machine; the list tells the rows of all that were tried."""
+    forward, tried = model.forward, []
+
+    @functools.wraps(forward)
+    def limited(input_ids: torch.Tensor, **inputs: Any) -> Any:
+        if not tried or tried[-1] != len(input_ids):
+            tried.append(len(input_ids))
+        return torch.empty(2**50) if len(input_ids) > rows else forward(input_ids=input_ids, **inputs)
+
+    monkeypatch.setattr(model, "forward", limited)
+    return tried
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_answers_stay(
+    model: GPTNeoXForCausalLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = alone(model, 1)
+    tried = short_of_memory(model, monkeypatch, 5)
+    assert generate(model, prompts(), Ending(1, EOS, PADDING), None) == expected
+    assert tried == [20, 10, 5]
+    assert [record.getMessage() for record in caplog.records] == [
+        "20 prompts side by side do not fit into memory; going on with 10",
+        "10 prompts side by side do not fit into memory; going on with 5",
+    ]
+
+
+def test_a_single_prompt_that_does_not_fit_is_an_error(
+    model: GPTNeoXForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_of_memory(model, monkeypatch, 0)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        generate(model, prompts(), Ending(1, EOS, PADDING), 2)
+
+
+def test_the_batch_size_is_what_fits_into_half_of_the_free_memory(
+    model: GPTNeoXForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 34 tokens × (2 × 2 layers × 2 heads × 16 + 8 × 32) numbers of 4 bytes, and 3 × 40 scores of 4
+    row = 34 * 384 * 4 + 480
+    for free, fit in ((20 * row, 10), (20 * row - 2, 9), (row, 1), (10**12, 128)):
+        monkeypatch.setattr("pipeline.generation.free_memory", lambda _, free=free: free)
+        assert fitting(model, 34) == fit
+
+
+def test_interrupted_it_goes_on_where_it_was(model: GPTNeoXForCausalLM, tmp_path: Path) -> None:
+    expected = generate(model, prompts(), Ending(20, EOS, PADDING), 5)
+    path = tmp_path / "answers.jsonl"
+    generate(model, prompts(), Ending(20, EOS, PADDING), 5, Kept(path))
+    lines = path.read_text().splitlines()
+    assert len(lines) == 20
+    path.write_text("\n".join(lines[:5]) + "\n" + lines[5][:-4])  # killed while it wrote the sixth
+    kept = Kept(path)
+    assert len(kept.answers) == 5
+    asked = []
+    model.register_forward_pre_hook(lambda _, __, inputs: asked.append(len(inputs["input_ids"])), with_kwargs=True)
+    assert generate(model, prompts(), Ending(20, EOS, PADDING), 64, kept) == expected
+    model._forward_pre_hooks.clear()
+    assert max(asked) == 15
+    assert Kept(path).answers == dict(enumerate(expected))
+    assert generate(model, prompts(), Ending(20, EOS, PADDING), 64, Kept(path)) == expected
+
+
+def test_kept_answers_are_of_one_evaluation_and_gone_after_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+    def interrupted() -> None:
+        with kept_answers({"model": "a"}) as kept:
+            kept.add({3: Answer([7, 8], "stop")})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with kept_answers({"model": "b"}) as kept:
+        assert kept.answers == {}
+    with kept_answers({"model": "a"}) as kept:
+        assert kept.answers == {3: Answer([7, 8], "stop")}
+    assert list((tmp_path / ".checkpoints").iterdir()) == []
 
 
 def examples() -> list[Example]:
@@ -116,7 +249,7 @@ def test_an_answer_must_leave_room_for_its_question() -> None:
 
 
 def evaluated(rows: list[dict[str, Any]], **changes: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    options = Evaluate(limit=None, max_new_tokens=12, batch_size=5)
+    options = Evaluate(limit=None, max_new_tokens=12, batch_size=5, precision="fp32")
     return evaluate(rows, Path("models/base"), options.model_copy(update=changes), torch.device("cpu"))
 
 
@@ -134,6 +267,40 @@ def test_a_prediction_has_the_fields_that_others_read(in_built: Path) -> None:
     assert metrics["perplexity"] == pytest.approx(math.exp(metrics["loss"]))
     assert metrics["signature"]["bleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+
+
+def test_in_bf16_the_answers_are_given_in_bf16_and_the_loss_in_float32(in_built: Path) -> None:
+    rows = read_jsonl(Path("data/formatted/test.jsonl"))[:3]
+    predictions, metrics = evaluated(rows, precision="bf16")
+    assert len(predictions) == 3
+    assert metrics["loss"] == evaluated(rows)[1]["loss"]
+    model = load_model(Path("models/base")).to(torch.bfloat16)
+    encoder = load_encoder(Path("models/base"))
+    expected = answered(
+        rows, model, encoder, Evaluate(limit=None, max_new_tokens=12, batch_size=5, precision="bf16"), 96
+    )
+    assert predictions == expected
+
+
+def test_a_killed_evaluation_goes_on_and_writes_what_an_undisturbed_one_does(in_built: Path) -> None:
+    """Its first batch answered, the process is killed; the second one answers the rest alone."""
+    arguments = ("evaluate", "instance=base", "evaluate.batch_size=4")
+    assert python_in(in_built, f"pipeline.{arguments[0]}", *arguments[1:]).returncode == 0
+    written = Path("data/predictions/base.jsonl").read_bytes()
+    Path("data/predictions/base.jsonl").unlink()
+    kill = (
+        "import os, signal, pipeline.kept as k; add = k.Kept.add\n"
+        "k.Kept.add = lambda *a: (add(*a), os.kill(os.getpid(), signal.SIGKILL))\n"
+        "from pipeline.evaluate import main; main()"
+    )
+    assert run_in(in_built, sys.executable, "-c", kill, *arguments[1:]).returncode == -signal.SIGKILL
+    (kept,) = Path(".checkpoints").iterdir()
+    assert len(kept.read_text().splitlines()) == 4
+    done = python_in(in_built, f"pipeline.{arguments[0]}", *arguments[1:])
+    assert "12 answers in" in done.stdout
+    assert "4 more were there already" in done.stdout
+    assert Path("data/predictions/base.jsonl").read_bytes() == written
+    assert not kept.exists()
 
 
 def test_a_question_longer_than_the_model_is_still_answered(in_built: Path) -> None:
@@ -158,7 +325,7 @@ def test_the_loss_counts_the_end_of_text_and_not_the_prompt(in_built: Path) -> N
 def test_the_same_row_scores_the_same_in_any_company(in_built: Path) -> None:
     rows = read_jsonl(Path("data/formatted/test.jsonl"))[:9]
     encoder, model = load_encoder(Path("models/base")), load_model(Path("models/base"))
-    options = Evaluate(limit=None, max_new_tokens=12, batch_size=9)
+    options = Evaluate(limit=None, max_new_tokens=12, batch_size=9, precision="fp32")
     together = answered(rows, model, encoder, options, 96)
     assert [answered([row], model, encoder, options, 96)[0] for row in rows] == together
 
