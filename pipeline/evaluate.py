@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.devices import device_of
 from pipeline.encoding import Encoder, join, load_encoder, shortened
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.files import read_jsonl, whole, write_json, write_jsonl
 from pipeline.generation import generate
 from pipeline.likelihood import held_out_losses
@@ -23,6 +23,7 @@ from pipeline.measures import summary
 from pipeline.memory import told_when_out_of_memory
 from pipeline.params import Evaluate, Params
 from pipeline.scores import loops, score
+from pipeline.semantic import similarities
 from pipeline.stage import stage
 from pipeline.weights import load_model, positions_of
 
@@ -94,14 +95,30 @@ def losses_of(rows: list[Row], model: Any, encoder: Encoder, positions: int | No
     ]
 
 
+def require_references(rows: list[Row]) -> None:
+    """DataError if there is no row, or one without an answer to score by."""
+    if not rows:
+        raise DataError(f"{TEST} holds no row; raise format.test_fraction, or fetch more rows")
+    for row in rows:
+        if not row["completion"].strip():
+            raise DataError(
+                f"{TEST}: test row {row['id']} has no answer to score by; see what data.columns and format.template make of it"
+            )
+
+
 def evaluate(rows: list[Row], folder: Path, options: Evaluate, device: Any) -> tuple[list[Row], dict[str, Any]]:
     """(predictions, metrics) of the model in a folder."""
+    require_references(rows)
     encoder = load_encoder(folder)
     model = load_model(folder).to(device)
     positions = positions_of(folder)
     losses = losses_of(rows, model, encoder, positions)
     if any(row["prompt"] for row in rows):
         predictions = answered(rows, model, encoder, options, positions)
+        if options.semantic_model:
+            texts = ([row[name] for row in predictions] for name in ("prediction", "reference"))
+            meant = similarities(options.semantic_model, *texts, device)
+            predictions = [{**row, "semantic": cosine} for row, cosine in zip(predictions, meant, strict=True)]
     else:
         predictions = [{"id": row["id"], "reference": row["completion"]} for row in rows]
     predictions = [{**prediction, **loss} for prediction, loss in zip(predictions, losses, strict=True)]

@@ -21,6 +21,7 @@ VERSION = 2
 _bleu, _chrf = BLEU(force=True), CHRF()  # force: no warning about answers that end in " ."
 ORDERS = 4  # of BLEU's n-grams
 LARGEST = 709.0  # exp of more overflows
+FINISHED = {"stop": 1.0, "length": 0.0}
 Row = dict[str, Any]
 Array = np.ndarray
 
@@ -128,7 +129,8 @@ def _mean_of(name: str) -> Callable[[list[Row]], Array]:
 
 
 def _finished(rows: list[Row]) -> Array:
-    return np.array([[row["finish_reason"] == "stop", 1.0] for row in rows], dtype=np.float64)
+    told = [{**row, "finished": FINISHED.get(row.get("finish_reason"))} for row in rows]
+    return _mean_of("finished")(told)
 
 
 def _nats_over(unit: str) -> Callable[[list[Row]], Array]:

@@ -295,11 +295,19 @@ class Evaluate(Section):
     """longest answer in tokens, the prompt not counted"""
     batch_size: Positive
     """prompts answered side by side; without effect on the answers"""
+    semantic_model: Text | None
+    """a folder with a sentence encoder, to score answers by their nearness in meaning too; null: they are not"""
+    semantic_sha256: str | None
+    """its content, so that another encoder is another evaluation"""
 
 
 class Compare(Section):
     examples: Positive
     """test rows shown side by side on the page"""
+    resamples: Annotated[int, Field(ge=1000)]
+    """draws of the test rows, for intervals and p-values; fewer than 1000 could find nothing at 5% over all metrics"""
+    seed: Seed
+    """of the draws"""
 
 
 class Params(Section):
