@@ -35,7 +35,7 @@ def signed(value: float) -> str:
 def within(low: float | None, high: float | None) -> str:
     """An interval; a dash where one row has none.
 
-    >>> within(0.52348, 0.67785), within(-1.5, 2.0), within(None, None)
+    >>> within(0.52348, 0.67786), within(-1.5, 2.0), within(None, None)
     ('0.5235 to 0.6779', '-1.5 to 2', '–')
     """
     return "–" if low is None or high is None else f"{figure(low)} to {figure(high)}"
