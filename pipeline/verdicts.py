@@ -3,8 +3,10 @@
 from collections import Counter
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pipeline.errors import DataError
-from pipeline.measures import VERSION, Measure, Row, column, measures_of
+from pipeline.measures import MEASURES, VERSION, Measure, Row, measures_of
 from pipeline.resampling import (
     BETTER,
     MIXED,
@@ -47,32 +49,39 @@ class Comparison(NamedTuple):
 
 
 def compare(base: list[Row], other: list[Row], resamples: int, seed: int) -> Comparison:
-    """Judge `other` by `base`: rows as `aligned` gives them.
-
-    The family are the tested measures. Exact match is tested by McNemar's exact test, all others by approximate
-    randomisation; the paired bootstrap gives the intervals, and a p-value that is no more than told.
-    """
+    """Judge `other` by `base`: rows as `aligned` gives them."""
     measures = measures_of(base)
     if set(measures) != set(measures_of(other)):
         differing = ", ".join(sorted(set(measures) ^ set(measures_of(other))))
         raise DataError(f"only one of the two was measured by {differing}. Evaluate both alike: dvc repro -f evaluate")
-    statistics = [[measure.statistics(rows) for measure in measures.values()] for rows in (base, other)]
-    results = dict(zip(measures, compared(list(measures.values()), *statistics, resamples, seed), strict=True))
-    exact = mcnemar(column(base, "exact_match"), column(other, "exact_match")) if "exact_match" in measures else None
-    tested = family(measures, base, other)
-    p_values = [exact if name == "exact_match" else results[name].p_randomisation for name in tested]
+    statistics = [{name: measure.statistics(rows) for name, measure in measures.items()} for rows in (base, other)]
+    return judge(statistics[0], statistics[1], family(measures, base, other), resamples, seed)
+
+
+def judge(
+    base: dict[str, np.ndarray], other: dict[str, np.ndarray], tested: list[str], resamples: int, seed: int
+) -> Comparison:
+    """Judge by statistics, measure by measure; `tested` is the family.
+
+    Exact match is tested by McNemar's exact test, all others by approximate randomisation. The paired bootstrap gives the
+    intervals, and a p-value that is told and decides nothing: near 0.05 it is that of a one-sided test.
+    """
+    measures = [MEASURES[name] for name in base]
+    results = dict(
+        zip(base, compared(measures, list(base.values()), [other[name] for name in base], resamples, seed), strict=True)
+    )
+    exact = {name: mcnemar(base[name][:, 0], other[name][:, 0]) for name in base if name == "exact_match"}
+    p_values = [exact.get(name, results[name].p_randomisation) for name in tested]
     holm = dict(zip(tested, corrected(p_values), strict=True))
-    judged = {
-        name: Judged(
-            measure,
-            results[name],
-            exact if name == "exact_match" else None,
-            holm.get(name),
-            verdict(results[name], holm[name], measure.higher_is_better, len(tested)) if name in holm else None,
-        )
-        for name, measure in measures.items()
+    verdicts = {
+        name: verdict(results[name], p, MEASURES[name].higher_is_better, len(tested)) for name, p in holm.items()
     }
-    return Comparison(judged, overall(judged[name].verdict for name in tested), len(base), resamples, seed)
+    judged = {
+        name: Judged(MEASURES[name], result, exact.get(name), holm.get(name), verdicts.get(name))
+        for name, result in results.items()
+    }
+    rows = len(next(iter(base.values())))
+    return Comparison(judged, overall(verdicts.values()), rows, resamples, seed)
 
 
 def family(measures: dict[str, Measure], base: list[Row], other: list[Row]) -> list[str]:

@@ -70,7 +70,9 @@ def test_bleu_and_chrf_of_any_sums_are_sacrebleus() -> None:
     expected = [BLEU()._compute_score_from_stats([int(each) for each in sums]).score for sums in bleus]
     np.testing.assert_allclose(MEASURES["bleu"].value(bleus.astype(float)), expected, rtol=0, atol=1e-9)
     counts = generator.integers(0, 5, size=(500, 6, 2))
-    chrfs = np.concatenate([counts, generator.integers(0, counts.min(axis=-1, keepdims=True) + 1)], axis=-1).reshape(500, 18)
+    chrfs = np.concatenate([counts, generator.integers(0, counts.min(axis=-1, keepdims=True) + 1)], axis=-1).reshape(
+        500, 18
+    )
     expected = [CHRF()._compute_f_score([int(each) for each in sums]) for sums in chrfs]
     np.testing.assert_allclose(MEASURES["chrf"].value(chrfs.astype(float)), expected, rtol=0, atol=1e-9)
 
@@ -82,7 +84,9 @@ def test_one_answer_by_itself_scores_as_its_row_says() -> None:
 
 
 def answers() -> list[dict[str, Any]]:
-    first, second = rows_of([("flu is treated with rest", "flu is treated with rest"), ("see a doctor", "see the nurse")])
+    first, second = rows_of(
+        [("flu is treated with rest", "flu is treated with rest"), ("see a doctor", "see the nurse")]
+    )
     return [
         {**first, "new_tokens": 6, "finish_reason": "stop", "looping": 0.0, "loss": 0.5, "tokens": 6, "bytes": 24},
         {**second, "new_tokens": 9, "finish_reason": "length", "looping": 1.0, "loss": 2.0, "tokens": 4, "bytes": 16},
