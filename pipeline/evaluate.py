@@ -4,8 +4,9 @@
                                                        metrics/evaluate/base.json
     python -m pipeline.evaluate instance=finetuned     models/finetuned → the same of finetuned
 
-A prediction: id, prompt, reference, prediction, new_tokens, finish_reason, exact_match, f1, rouge1, rouge2, rougeL.
-Plain text has no question to answer: its rows are id and reference, and loss and perplexity are all the metrics.
+A prediction: id, prompt, reference, prediction, new_tokens, finish_reason, the scores of scores.py, looping, and of the
+reference answer: loss (nats a token), tokens (with the end of text), bytes (UTF-8).
+Plain text has no question to answer: its rows are id, reference and these three, and the loss is all the metrics.
 """
 
 import logging
@@ -17,14 +18,16 @@ import torch
 
 from pipeline.devices import device_of
 from pipeline.encoding import Encoder, join, load_encoder, shortened
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.files import read_jsonl, sha256, whole, write_json, write_jsonl
 from pipeline.generation import Ending, generate
 from pipeline.kept import Kept, kept_answers
-from pipeline.likelihood import held_out_loss, perplexity
+from pipeline.likelihood import held_out_losses
+from pipeline.measures import summary
 from pipeline.memory import told_when_out_of_memory
 from pipeline.params import Evaluate, Params
-from pipeline.scores import score, summary
+from pipeline.scores import loops, score
+from pipeline.semantic import similarities
 from pipeline.stage import stage
 from pipeline.weights import load_model, positions_of
 
@@ -67,6 +70,7 @@ def answered(
                 "new_tokens": len(answer.new_tokens),
                 "finish_reason": answer.finish_reason,
                 **score(prediction, reference),
+                "looping": float(loops(answer.new_tokens)),
             }
         )
     return predictions
@@ -83,30 +87,58 @@ def room_for_prompt(positions: int | None, max_new_tokens: int) -> int:
     return positions - max_new_tokens
 
 
-def loss_of(rows: list[Row], model: Any, encoder: Encoder, positions: int | None) -> float:
-    """The held-out loss on the rows' completions, in nats a token, the end of text included."""
+def losses_of(rows: list[Row], model: Any, encoder: Encoder, positions: int | None) -> list[dict[str, float]]:
+    """The held-out loss on each row's completion: loss (nats a token, the end of text included), tokens, bytes.
+
+    Of a completion that the model has no room for, the end is left out; so it is of the bytes.
+    """
     prompts = encoder.prompts(row["prompt"] for row in rows)
     completions = encoder.completions(row["completion"] for row in rows)
     longest = positions or UNLIMITED
     pairs = zip(prompts, completions, strict=True)
-    return held_out_loss(model, [join(*pair, longest, bos=encoder.bos) for pair in pairs], encoder.padding)
+    examples = [join(*pair, longest, bos=encoder.bos) for pair in pairs]
+    losses = held_out_losses(model, examples, encoder.padding)
+    texts = [
+        row["completion"] if tokens == len(completion) else encoder.tokenizer.decode(completion[:tokens])
+        for row, completion, (_, tokens) in zip(rows, completions, losses, strict=True)
+    ]
+    return [
+        {"loss": nats / tokens, "tokens": tokens, "bytes": len(text.encode())}
+        for text, (nats, tokens) in zip(texts, losses, strict=True)
+    ]
+
+
+def require_references(rows: list[Row]) -> None:
+    """DataError if there is no row, or one without an answer to score by."""
+    if not rows:
+        raise DataError(f"{TEST} holds no row; raise format.test_fraction, or fetch more rows")
+    for row in rows:
+        if not row["completion"].strip():
+            raise DataError(
+                f"{TEST}: test row {row['id']} has no answer to score by; see what data.columns and format.template make of it"
+            )
 
 
 def evaluate(
     rows: list[Row], folder: Path, options: Evaluate, device: Any, kept: Kept | None = None
 ) -> tuple[list[Row], dict[str, Any]]:
     """(predictions, metrics) of the model in a folder; with the answers that are kept already."""
+    require_references(rows)
     encoder = load_encoder(folder)
     model = load_model(folder).to(device)
     positions = positions_of(folder)
-    loss = loss_of(rows, model, encoder, positions)
-    held_out = {"loss": loss, "perplexity": perplexity(loss)}
-    if not any(row["prompt"] for row in rows):
-        return [{"id": row["id"], "reference": row["completion"]} for row in rows], {"rows": len(rows), **held_out}
-    if options.precision == "bf16":
-        model = model.to(torch.bfloat16)
-    predictions = answered(rows, model, encoder, options, positions, kept)
-    return predictions, {"rows": len(rows), **summary(predictions), **held_out}
+    losses = losses_of(rows, model, encoder, positions)
+    if any(row["prompt"] for row in rows):
+        model = model.to(torch.bfloat16 if options.precision == "bf16" else torch.float32)
+        predictions = answered(rows, model, encoder, options, positions, kept)
+        if options.semantic_model:
+            texts = ([row[name] for row in predictions] for name in ("prediction", "reference"))
+            meant = similarities(options.semantic_model, *texts, device)
+            predictions = [{**row, "semantic": cosine} for row, cosine in zip(predictions, meant, strict=True)]
+    else:
+        predictions = [{"id": row["id"], "reference": row["completion"]} for row in rows]
+    predictions = [{**prediction, **loss} for prediction, loss in zip(predictions, losses, strict=True)]
+    return predictions, {"rows": len(rows), **summary(predictions)}
 
 
 def all_that_matters(rows: list[Row], folder: Path, options: Evaluate, device: torch.device) -> dict[str, Any]:

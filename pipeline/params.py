@@ -295,11 +295,19 @@ class Evaluate(Section):
     precision: Literal["fp32", "bf16"]
     """bf16: answered with the weights in bfloat16, where two tokens are sometimes equally likely, and which one comes
     depends on the batch; the held-out loss is measured in float32 all the same"""
+    semantic_model: Text | None
+    """a folder with a sentence encoder, to score answers by their nearness in meaning too; null: they are not"""
+    semantic_sha256: str | None
+    """its content, so that another encoder is another evaluation"""
 
 
 class Compare(Section):
     examples: Positive
     """test rows shown side by side on the page"""
+    resamples: Annotated[int, Field(ge=1000)]
+    """draws of the test rows, for intervals and p-values; fewer than 1000 could find nothing at 5% over all metrics"""
+    seed: Seed
+    """of the draws"""
 
 
 class Params(Section):

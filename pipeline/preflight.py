@@ -26,6 +26,12 @@ def source_faults(values: dict[str, Any]) -> list[str]:
             faults += _look_at(source, values)
         except PipelineError as error:
             faults.append(f"{section}.path: {error}")
+    encoder = _section(values, "evaluate").get("semantic_model")
+    if isinstance(encoder, str):
+        try:
+            weights.require_model_folder(encoder)
+        except PipelineError as error:
+            faults.append(f"evaluate.semantic_model: {error}")
     return faults
 
 

@@ -11,20 +11,6 @@ from markupsafe import Markup
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
 
-# What a metric says, and whether more of it is better (None: neither).
-METRICS: dict[str, tuple[str, str, bool | None]] = {
-    "exact_match": ("Exact match", "share of answers equal to the reference, as SQuAD v1.1 compares", True),
-    "f1": ("Token F1", "words shared with the reference, SQuAD v1.1", True),
-    "bleu": ("BLEU", "n-grams shared over the whole test set, 0 to 100", True),
-    "rouge1": ("ROUGE-1", "words shared, stemmed, F-measure", True),
-    "rouge2": ("ROUGE-2", "pairs of words shared, stemmed, F-measure", True),
-    "rougeL": ("ROUGE-L", "longest common subsequence, stemmed, F-measure", True),
-    "new_tokens": ("Answer length", "tokens, mean", None),
-    "finished": ("Finished", "share of answers that the model itself ended", True),
-    "loss": ("Held-out loss", "nats a token of the reference answers", False),
-    "perplexity": ("Perplexity", "exp of the held-out loss", False),
-}
-
 
 def figure(value: float) -> str:
     """A figure as people read it: four digits that matter, no exponent for usual sizes.
@@ -46,6 +32,26 @@ def signed(value: float) -> str:
     return ("+" if value > 0 else "") + figure(value)
 
 
+def within(low: float | None, high: float | None) -> str:
+    """An interval; a dash where one row has none.
+
+    >>> within(0.52348, 0.67786), within(-1.5, 2.0), within(None, None)
+    ('0.5235 to 0.6779', '-1.5 to 2', '–')
+    """
+    return "–" if low is None or high is None else f"{figure(low)} to {figure(high)}"
+
+
+def chance(p: float | None) -> str:
+    """A p-value; nothing for what is not tested.
+
+    >>> chance(0.00079), chance(0.0312), chance(1.0), chance(None)
+    ('<0.001', '0.031', '1', '')
+    """
+    if p is None:
+        return ""
+    return "<0.001" if p < 0.001 else f"{p:.2g}"
+
+
 def rendered(template: str, **values: Any) -> str:
     """A template of pipeline/pages/, filled in; HTML is escaped."""
     environment = jinja2.Environment(
@@ -56,8 +62,9 @@ def rendered(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(figure=figure, signed=signed)
-    return environment.get_template(template).render(known=METRICS, **values)
+    environment.filters.update(figure=figure, signed=signed, chance=chance)
+    environment.globals.update(within=within)
+    return environment.get_template(template).render(**values)
 
 
 def curves(training: pd.DataFrame, validation: pd.DataFrame) -> dict[str, Markup]:

@@ -29,7 +29,7 @@ from pipeline.evaluate import answered, evaluate, loss_of, room_for_prompt
 from pipeline.files import read_jsonl
 from pipeline.generation import Ending, fitting, generate
 from pipeline.kept import Answer, Kept, kept_answers
-from pipeline.likelihood import batches_by_length, held_out_loss, pad, perplexity, row_losses
+from pipeline.likelihood import batches_by_length, held_out_loss, pad, row_losses
 from pipeline.params import Evaluate
 from pipeline.weights import load_model, load_tokenizer
 

@@ -1,17 +1,15 @@
-"""pipeline/scores.py against SQuAD's script written anew, the sacrebleu command, rouge-score and fractions by hand."""
+"""pipeline/scores.py against SQuAD's script written anew, sacrebleu, rouge-score and fractions by hand."""
 
+import math
 import re
 import string
-import subprocess
-import sys
 from collections import Counter
-from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu import sentence_bleu, sentence_chrf
 
-from pipeline.scores import bleu, exact_match, f1, score, summary
+from pipeline.scores import distinct, exact_match, f1, loops, score
 
 PAIRS = [
     ("", ""),
@@ -92,67 +90,37 @@ def test_exact_match_and_f1_by_hand(prediction: str, reference: str, matches: in
     assert f1(prediction, reference) == pytest.approx(expected, abs=1e-12)
 
 
-def one_line(text: str) -> str:
-    return text.replace("\n", " ")
-
-
-def command_bleu(folder: Path, predictions: list[str], references: list[str]) -> float:
-    for name, texts in (("predictions", predictions), ("references", references)):
-        (folder / name).write_bytes("".join(one_line(text) + "\n" for text in texts).encode())
-    command = [sys.executable, "-m", "sacrebleu", "references", "-i", "predictions", "-b", "-w", "12"]
-    return float(subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout)
-
-
-@pytest.mark.parametrize(
-    "pairs",
-    [
-        pytest.param(PAIRS, id="awkward pairs"),
-        pytest.param(
-            [
-                ("Flu is usually treated with rest and water.", "Flu is usually treated with rest, tea and water."),
-                ("", "Go to an emergency room if it hurts at once."),
-                ("Take 2.5 mg\nof it & rest; don't run!", "Take 2.5 mg of it, rest & don't run!"),
-                ("The usual treatment is \u201crest\u201d \u2014 no more.", 'The usual treatment is "rest" - no more.'),
-            ],
-            id="sentences, one empty, one of two lines",
-        ),
-        pytest.param([("The very same long answer.", "The very same long answer.")], id="equal"),
-        pytest.param([("Too short", "Too short for its reference by far, is it not?")], id="brevity"),
-        pytest.param([("", "Something.")], id="nothing but an empty answer"),
-    ],
-)
-def test_bleu_is_the_sacrebleu_commands(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
-    predictions, references = [list(texts) for texts in zip(*pairs, strict=True)]
-    assert bleu(predictions, references)[0] == pytest.approx(command_bleu(tmp_path, predictions, references), abs=1e-9)
-
-
-def test_bleu_of_equal_and_of_nothing_shared() -> None:
-    assert bleu(["the very same long answer"], ["the very same long answer"])[0] == pytest.approx(100)
-    assert bleu([""], ["the very same long answer"])[0] == 0
-
-
-def test_bleu_signature_names_what_it_depends_on() -> None:
-    _, signature = bleu(["a b c d"], ["a b c d"])
-    assert signature == f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:{version('sacrebleu')}"
-
-
 @pytest.mark.parametrize(("prediction", "reference"), PAIRS)
 def test_rouge_is_rouge_scores(prediction: str, reference: str) -> None:
-    expected = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True).score(
+    expected = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], use_stemmer=True).score(
         target=reference, prediction=prediction
     )
     found = score(prediction, reference)
     assert {name: found[name] for name in expected} == {name: each.fmeasure for name, each in expected.items()}
 
 
+@pytest.mark.parametrize(("prediction", "reference"), PAIRS)
+def test_bleu_and_chrf_of_one_answer_are_sacrebleus(prediction: str, reference: str) -> None:
+    found = score(prediction, reference)
+    assert found["bleu"] == sentence_bleu(prediction, [reference]).score
+    assert found["chrf"] == sentence_chrf(prediction, [reference]).score
+
+
 def test_scores_of_one_answer_by_hand() -> None:
+    # chrF: of n-grams of 1 to 6 letters ("thecatsat" in "thecatsatdowntoday") all match; recall (10 - n) / (19 - n)
+    recall = sum((10 - n) / (19 - n) for n in range(1, 7)) / 6
     assert score("the cat sat", "the cat sat down today") == pytest.approx(
         {
             "exact_match": 0,
             "f1": 2 * 1 * (2 / 4) / (1 + 2 / 4),
+            "bleu": 100 * math.exp(1 - 5 / 3),  # three words of five, every n-gram right
+            "chrf": 100 * 5 * 1 * recall / (4 * 1 + recall),
             "rouge1": 2 * 1 * (3 / 5) / (1 + 3 / 5),
             "rouge2": 2 * 1 * (2 / 4) / (1 + 2 / 4),
             "rougeL": 2 * 1 * (3 / 5) / (1 + 3 / 5),
+            "rougeLsum": 2 * 1 * (3 / 5) / (1 + 3 / 5),
+            "distinct_1": 1,
+            "distinct_2": 1,
         }
     )
 
@@ -161,42 +129,34 @@ def test_rouge_stems_and_l_keeps_to_the_order() -> None:
     assert score("treated patients", "treating patient")["rouge2"] == 1
     assert score("water drink", "drink water")["rouge1"] == 1
     assert score("water drink", "drink water")["rougeL"] == 0.5
+    assert score("drink\nwater", "water\ndrink")["rougeLsum"] == 1
 
 
-def test_summary_is_the_mean_of_the_rows_and_the_bleu_of_all() -> None:
-    same, other = "flu is treated with rest", "see a doctor"
-    rows = [
-        {
-            "prediction": same,
-            "reference": same,
-            **score(same, same),
-            "new_tokens": 6,
-            "finish_reason": "stop",
-        },
-        {
-            "prediction": other,
-            "reference": "see the nurse",
-            **score(other, "see the nurse"),
-            "new_tokens": 9,
-            "finish_reason": "length",
-        },
-    ]
-    assert summary(rows[:1])["finished"] == 1
-    found = summary(rows)
-    corpus, signature = bleu([same, other], [same, "see the nurse"])
-    assert found.pop("signature") == {
-        "bleu": signature,
-        "rouge": f"fmeasure|stemmer:yes|tokenizer:default|version:{version('rouge-score')}",
-    }
-    assert found == pytest.approx(
-        {
-            "exact_match": 1 / 2,
-            "f1": (1 + 1 / 2) / 2,
-            "bleu": corpus,
-            "rouge1": (1 + 1 / 3) / 2,
-            "rouge2": 1 / 2,
-            "rougeL": (1 + 1 / 3) / 2,
-            "new_tokens": 7.5,
-            "finished": 1 / 2,
-        }
-    )
+@pytest.mark.parametrize(
+    ("answer", "first", "second"),
+    [
+        pytest.param("", 1, 1, id="nothing"),
+        pytest.param("rest", 1, 1, id="one word has no pair"),
+        pytest.param("rest rest", 1 / 2, 1, id="one pair"),
+        pytest.param("a b a b a b", 2 / 6, 2 / 5, id="a loop"),
+        pytest.param("a b\nc  d", 1, 1, id="any white space"),
+    ],
+)
+def test_distinct_is_the_share_of_n_grams_that_are_new(answer: str, first: float, second: float) -> None:
+    assert (distinct(answer, 1), distinct(answer, 2)) == (first, second)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        pytest.param([], False, id="nothing"),
+        pytest.param([1, 2, 1, 2], False, id="twice"),
+        pytest.param([9, 1, 2, 1, 2, 1, 2], True, id="three times"),
+        pytest.param([1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2], True, id="cut within the phrase"),
+        pytest.param([1, 2, 1, 2, 1, 2, 9], False, id="and out of it"),
+        pytest.param([5, 5, 5], False, id="a phrase has two tokens"),
+        pytest.param([5] * 6, True, id="one token six times"),
+    ],
+)
+def test_an_answer_loops_that_ends_in_a_phrase_three_times_over(tokens: list[int], expected: bool) -> None:
+    assert loops(tokens) is expected
