@@ -37,7 +37,7 @@ def distinct(runs: list[Run]) -> tuple[list[Run], list[str]]:
         made_of = json.dumps([run.params, run.inputs, run.rows], sort_keys=True)
         before = kept.get(made_of)
         kept[made_of] = run if before is None else before._replace(name=f"{before.name} = {run.name}")
-    notes = [f"{run.name}: the same run." for run in kept.values() if " = " in run.name]
+    notes = [f"{run.name} are one and the same run." for run in kept.values() if " = " in run.name]
     return list(kept.values()), notes
 
 

@@ -6,17 +6,18 @@ was made of stands in its dvc.lock: parameters and checksums as the stages recor
 """
 
 import difflib
+import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
-from dvc.scm import NoSCMError, RevError, SCMError, resolve_rev
+from dvc.scm import NoSCMError, RevError, resolve_rev
+from scmrepo.exceptions import SCMError
 
 from pipeline.compose import leaves
 from pipeline.errors import ConfigError, DataError, PipelineError
@@ -79,17 +80,25 @@ def _run(repo: Repo, name: str, instance: str) -> Run:
     with closing(files):
         lock = _lock(files, name)
         path = f"data/predictions/{instance}.jsonl"
-        text = _read(files, path, lambda: _unavailable(repo, name, path, _recorded(lock, path)))
+        text = _read(files, path, lambda: _unavailable(repo, name, path, bool(_recorded(lock, path))))
         metrics = f"metrics/evaluate/{instance}.json"
         scores = _read(files, metrics, lambda: f"{name}: {metrics} is not there; {_again(name)}")
-    rows = list(_rows(text, f"{name}: {path}"))
-    if not rows:
-        raise DataError(f"{name}: {path} holds no rows; {_again(name)}")
-    _require_sound(rows, f"{name}: {path}")
-    return Run(name, commit, rows, json_object(scores, f"{name}: {metrics}"), *_made_of(lock, instance))
+    if commit == "" and _recorded(lock, path).get("md5") != hashlib.md5(text).hexdigest():
+        raise DataError(
+            f"workspace: {path} is not what dvc.lock records. To have it so: dvc checkout; or run it: dvc repro"
+        )
+    return Run(
+        name,
+        commit,
+        parsed(text, f"{name}: {path}"),
+        json_object(scores, f"{name}: {metrics}"),
+        *_made_of(lock, instance),
+    )
 
 
 def _commit(repo: Repo, name: str) -> str:
+    if not name.strip():
+        raise ConfigError("an empty name is no revision; to have the present commit: HEAD")
     try:
         return resolve_rev(repo.scm, name)
     except RevError as error:
@@ -99,6 +108,10 @@ def _commit(repo: Repo, name: str) -> str:
             ) from None
     except (DvcException, ValueError):  # ValueError: what git cannot even read as a name
         pass
+    if name.startswith("HEAD"):
+        raise ConfigError(
+            f"{name}: the history here does not go back so far (git log; in a shallow clone: git fetch --unshallow)"
+        )
     close = difflib.get_close_matches(name, known_names(repo), n=3, cutoff=0.5)
     meant = f"; did you mean {' or '.join(close)}?" if close else "."
     raise ConfigError(
@@ -128,7 +141,7 @@ def _lock(files: DVCFileSystem, name: str) -> dict[str, Any]:
         raise DataError(f"{name}: dvc.lock is damaged; {_again(name)}") from None
 
 
-def _read(files: DVCFileSystem, path: str, missing: Any) -> bytes:
+def _read(files: DVCFileSystem, path: str, missing: Callable[[], str]) -> bytes:
     try:
         with files.open(path, "rb") as file:
             return file.read()
@@ -138,8 +151,9 @@ def _read(files: DVCFileSystem, path: str, missing: Any) -> bytes:
         raise DataError(f"{missing()}\n({error})") from None
 
 
-def _recorded(lock: dict[str, Any], path: str) -> bool:
-    return any(out["path"] == path for stage in lock.values() for out in stage.get("outs", []))
+def _recorded(lock: dict[str, Any], path: str) -> dict[str, Any]:
+    """What dvc.lock says of an output; nothing if no stage wrote it."""
+    return next((out for stage in lock.values() for out in stage.get("outs", []) if out["path"] == path), {})
 
 
 def _again(name: str) -> str:
@@ -180,10 +194,14 @@ def _made_of(lock: dict[str, Any], instance: str) -> tuple[dict[str, Any], dict[
     return params, {dep["path"]: dep.get("md5", "") for dep in deps if dep["path"] not in written}
 
 
-def _rows(text: bytes, where: str) -> Iterator[Row]:
-    for number, line in enumerate(text.split(b"\n"), start=1):
-        if line.strip():
-            yield json_object(line, f"{where}, line {number}")
+def parsed(text: bytes, where: str) -> list[Row]:
+    """The rows of predictions; DataError that begins with `where` if they cannot be compared."""
+    lines = enumerate(text.split(b"\n"), start=1)
+    rows = [json_object(line, f"{where}, line {number}") for number, line in lines if line.strip()]
+    if not rows:
+        raise DataError(f"{where} holds no rows; evaluate there again: dvc repro")
+    _require_sound(rows, where)
+    return rows
 
 
 def _require_sound(rows: list[Row], where: str) -> None:
