@@ -4,8 +4,9 @@
                                                        metrics/evaluate/base.json
     python -m pipeline.evaluate instance=finetuned     models/finetuned → the same of finetuned
 
-A prediction: id, prompt, reference, prediction, new_tokens, finish_reason, exact_match, f1, rouge1, rouge2, rougeL.
-Plain text has no question to answer: its rows are id and reference, and loss and perplexity are all the metrics.
+A prediction: id, prompt, reference, prediction, new_tokens, finish_reason, the scores of scores.py, looping, and of the
+reference answer: loss (nats a token), tokens (with the end of text), bytes (UTF-8).
+Plain text has no question to answer: its rows are id, reference and these three, and the loss is all the metrics.
 """
 
 import logging
@@ -17,10 +18,11 @@ from pipeline.encoding import Encoder, join, load_encoder, shortened
 from pipeline.errors import ConfigError
 from pipeline.files import read_jsonl, whole, write_json, write_jsonl
 from pipeline.generation import generate
-from pipeline.likelihood import held_out_loss, perplexity
+from pipeline.likelihood import held_out_losses
+from pipeline.measures import summary
 from pipeline.memory import told_when_out_of_memory
 from pipeline.params import Evaluate, Params
-from pipeline.scores import score, summary
+from pipeline.scores import loops, score
 from pipeline.stage import stage
 from pipeline.weights import load_model, positions_of
 
@@ -54,6 +56,7 @@ def answered(rows: list[Row], model: Any, encoder: Encoder, options: Evaluate, p
                 "new_tokens": len(answer.new_tokens),
                 "finish_reason": answer.finish_reason,
                 **score(prediction, reference),
+                "looping": float(loops(answer.new_tokens)),
             }
         )
     return predictions
@@ -70,13 +73,25 @@ def room_for_prompt(positions: int | None, max_new_tokens: int) -> int:
     return positions - max_new_tokens
 
 
-def loss_of(rows: list[Row], model: Any, encoder: Encoder, positions: int | None) -> float:
-    """The held-out loss on the rows' completions, in nats a token, the end of text included."""
+def losses_of(rows: list[Row], model: Any, encoder: Encoder, positions: int | None) -> list[dict[str, float]]:
+    """The held-out loss on each row's completion: loss (nats a token, the end of text included), tokens, bytes.
+
+    Of a completion that the model has no room for, the end is left out; so it is of the bytes.
+    """
     prompts = encoder.prompts(row["prompt"] for row in rows)
     completions = encoder.completions(row["completion"] for row in rows)
     longest = positions or UNLIMITED
     pairs = zip(prompts, completions, strict=True)
-    return held_out_loss(model, [join(*pair, longest, bos=encoder.bos) for pair in pairs], encoder.padding)
+    examples = [join(*pair, longest, bos=encoder.bos) for pair in pairs]
+    losses = held_out_losses(model, examples, encoder.padding)
+    texts = [
+        row["completion"] if tokens == len(completion) else encoder.tokenizer.decode(completion[:tokens])
+        for row, completion, (_, tokens) in zip(rows, completions, losses, strict=True)
+    ]
+    return [
+        {"loss": nats / tokens, "tokens": tokens, "bytes": len(text.encode())}
+        for text, (nats, tokens) in zip(texts, losses, strict=True)
+    ]
 
 
 def evaluate(rows: list[Row], folder: Path, options: Evaluate, device: Any) -> tuple[list[Row], dict[str, Any]]:
@@ -84,12 +99,13 @@ def evaluate(rows: list[Row], folder: Path, options: Evaluate, device: Any) -> t
     encoder = load_encoder(folder)
     model = load_model(folder).to(device)
     positions = positions_of(folder)
-    loss = loss_of(rows, model, encoder, positions)
-    held_out = {"loss": loss, "perplexity": perplexity(loss)}
-    if not any(row["prompt"] for row in rows):
-        return [{"id": row["id"], "reference": row["completion"]} for row in rows], {"rows": len(rows), **held_out}
-    predictions = answered(rows, model, encoder, options, positions)
-    return predictions, {"rows": len(rows), **summary(predictions), **held_out}
+    losses = losses_of(rows, model, encoder, positions)
+    if any(row["prompt"] for row in rows):
+        predictions = answered(rows, model, encoder, options, positions)
+    else:
+        predictions = [{"id": row["id"], "reference": row["completion"]} for row in rows]
+    predictions = [{**prediction, **loss} for prediction, loss in zip(predictions, losses, strict=True)]
+    return predictions, {"rows": len(rows), **summary(predictions)}
 
 
 @stage("evaluate", instances=("base", "finetuned"))

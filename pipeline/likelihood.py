@@ -1,4 +1,4 @@
-"""How probable a model holds the held-out texts: loss in nats a token, and perplexity."""
+"""How probable a model holds the held-out texts: loss in nats a token."""
 
 import math
 from typing import TYPE_CHECKING
@@ -57,38 +57,43 @@ def pack(examples: list[Example]) -> dict[str, torch.Tensor]:
 
 
 @torch.inference_mode()
-def held_out_loss(model: "PreTrainedModel", examples: list[Example], padding: int) -> float:
-    """The mean loss over all labelled tokens of all examples, in nats a token: a long answer weighs more than a short.
+def held_out_losses(model: "PreTrainedModel", examples: list[Example], padding: int) -> list[tuple[float, int]]:
+    """Of each example the summed loss in nats and the number of labelled tokens, in the examples' order.
 
-    ModelError if there is no such token, or if the loss is not finite.
+    ModelError if an example has no such token, or a loss that is not finite.
     """
-    total, tokens = 0.0, 0.0
+    losses: list[tuple[float, int]] = []
     budget = LOGITS_A_BATCH // model.get_input_embeddings().num_embeddings
     for batch in tqdm(
         batches_by_length(examples, budget), desc="held-out loss", unit="batch", disable=None, leave=False
     ):
         inputs = {name: tensor.to(model.device) for name, tensor in pad(batch, padding).items()}
         labels = inputs.pop("labels")
-        summed = row_losses(model(**inputs).logits, labels).double().sum(dim=0)
-        total, tokens = total + summed[0].item(), tokens + summed[1].item()
-    if not tokens:
+        losses += [(nats, int(tokens)) for nats, tokens in row_losses(model(**inputs).logits, labels).tolist()]
+    if not all(tokens for _, tokens in losses):
         raise ModelError("the test rows hold no token to predict")
-    if not math.isfinite(total):
+    if not all(math.isfinite(nats) for nats, _ in losses):
         raise ModelError("the model's loss on the test rows is not a number; its weights are broken: train it again")
-    return total / tokens
+    return [loss for _, loss in sorted(zip(longest_first(examples), losses, strict=True))]
+
+
+def held_out_loss(model: "PreTrainedModel", examples: list[Example], padding: int) -> float:
+    """The mean loss over all labelled tokens of all examples, in nats a token: a long answer weighs more than a short."""
+    losses = held_out_losses(model, examples, padding)
+    return math.fsum(nats for nats, _ in losses) / sum(tokens for _, tokens in losses)
+
+
+def longest_first(examples: list[Example]) -> list[int]:
+    """The places of the examples, that of the longest first; equally long ones stay in their order."""
+    return sorted(range(len(examples)), key=lambda place: -len(examples[place].input_ids))
 
 
 def batches_by_length(examples: list[Example], tokens: int) -> list[list[Example]]:
     """The examples, longest first, in batches of at most `tokens` tokens with padding (one row may be longer)."""
     batches: list[list[Example]] = []
-    for example in sorted(examples, key=lambda each: -len(each.input_ids)):
+    for example in (examples[place] for place in longest_first(examples)):
         if batches and len(batches[-1][0].input_ids) * (len(batches[-1]) + 1) <= tokens:
             batches[-1].append(example)
         else:
             batches.append([example])
     return batches
-
-
-def perplexity(loss: float) -> float:
-    """exp(loss); the largest float where that would overflow."""
-    return math.exp(min(loss, 709.0))

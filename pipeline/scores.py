@@ -1,22 +1,24 @@
-"""How near an answer comes to its reference, one answer at a time and over all of them.
+"""How near one answer comes to its reference, and whether it repeats itself.
 
 Exact match and F1 are SQuAD v1.1's (Rajpurkar et al. 2016; its evaluate-v1.1.py): lower case, without punctuation and
-articles. BLEU is sacrebleu's, over the corpus, from 0 to 100; ROUGE is rouge-score's F-measure with stemming. All but
-BLEU are fractions from 0 to 1.
+articles. BLEU and chrF are sacrebleu's, from 0 to 100; of one answer, BLEU stops at the longest n-gram that it has
+(effective order), as sacrebleu advises. ROUGE is rouge-score's F-measure with stemming. All but BLEU and chrF are
+fractions from 0 to 1. What holds for all answers together is in measures.py.
 """
 
 import re
 import string
 from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
 
 from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics import BLEU
+from sacrebleu.metrics import BLEU, CHRF
 
-ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
+ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 ROUGE_SIGNATURE = f"fmeasure|stemmer:yes|tokenizer:default|version:{version('rouge-score')}"
 _rouge = RougeScorer(list(ROUGE_TYPES), use_stemmer=True)
+_bleu, _chrf = BLEU(effective_order=True), CHRF()
 
 
 def normalised(answer: str) -> str:
@@ -43,36 +45,39 @@ def f1(prediction: str, reference: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
+def distinct(answer: str, n: int) -> float:
+    """The share of an answer's n-grams of words that differ from all before (distinct-n, Li et al. 2016,
+    arXiv:1510.03055); 1 for an answer too short to have one, which repeats nothing.
+
+    >>> distinct("rest and rest and rest", 1), distinct("rest and rest and rest", 2), distinct("", 1)
+    (0.4, 0.5, 1.0)
+    """
+    words = answer.split()
+    grams = list(zip(*(words[i:] for i in range(n)), strict=False))
+    return len(set(grams)) / len(grams) if grams else 1.0
+
+
+def loops(tokens: Sequence[object]) -> bool:
+    """Whether an answer ends in a phrase of at least two tokens, three times over (Holtzman et al. 2020, arXiv:1904.09751).
+
+    >>> loops("so drink some water and rest and rest and rest".split()), loops("very very well".split())
+    (True, False)
+    """
+    return any(
+        tokens[-size:] == tokens[-2 * size : -size] == tokens[-3 * size : -2 * size]
+        for size in range(2, len(tokens) // 3 + 1)
+    )
+
+
 def score(prediction: str, reference: str) -> dict[str, float]:
     """The scores of one answer."""
     rouge = _rouge.score(reference, prediction)
     return {
         "exact_match": exact_match(prediction, reference),
         "f1": f1(prediction, reference),
-        **{name: rouge[name].fmeasure for name in ROUGE_TYPES},
-    }
-
-
-def bleu(predictions: list[str], references: list[str]) -> tuple[float, str]:
-    """(corpus BLEU, its signature)."""
-    metric = BLEU()
-    result = metric.corpus_score(predictions, [references])
-    return result.score, str(metric.get_signature())
-
-
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The means of the rows' scores, and corpus BLEU, with what they were computed by."""
-    corpus, signature = bleu([row["prediction"] for row in rows], [row["reference"] for row in rows])
-
-    def mean(name: str) -> float:
-        return sum(row[name] for row in rows) / len(rows)
-
-    return {
-        "exact_match": mean("exact_match"),
-        "f1": mean("f1"),
-        "bleu": corpus,
-        **{name: mean(name) for name in ROUGE_TYPES},
-        "new_tokens": mean("new_tokens"),
-        "finished": sum(row["finish_reason"] == "stop" for row in rows) / len(rows),
-        "signature": {"bleu": signature, "rouge": ROUGE_SIGNATURE},
+        "bleu": float(_bleu.sentence_score(prediction, [reference]).score),
+        "chrf": float(_chrf.sentence_score(prediction, [reference]).score),
+        **{name: float(rouge[name].fmeasure) for name in ROUGE_TYPES},
+        "distinct_1": distinct(prediction, 1),
+        "distinct_2": distinct(prediction, 2),
     }
