@@ -42,21 +42,29 @@ def distinct(runs: list[Run]) -> tuple[list[Run], list[str]]:
 
 
 def scored_alike(runs: list[Run]) -> tuple[list[Run], list[str]]:
-    """The runs with scores of one version of the metrics: all are scored anew, here, if they were not."""
-    versions = {json.dumps(run.metrics.get("signature"), sort_keys=True) for run in runs}
-    if len(versions) == 1 or not all("prediction" in run.rows[0] for run in runs):
+    """The runs with scores of one version of the metrics: where they were not, all answers are scored anew, here.
+
+    DataError if they are of plain text, whose loss cannot be measured again without the model.
+    """
+    versions = [_version(run) for run in runs]
+    if len(set(versions)) == 1:
         return runs, []
+    told = "; ".join(f"{run.name} by {version}" for run, version in zip(runs, versions, strict=True))
+    if not all("prediction" in run.rows[0] for run in runs):
+        raise DataError(
+            f"other versions of the metrics measured these runs: {told}. Evaluate them with the same code: dvc repro"
+        )
     again = [
         run._replace(rows=[{**row, **score(row["prediction"], row["reference"])} for row in run.rows]) for run in runs
     ]
-    told = "; ".join(f"{run.name} by {_told(run.metrics.get('signature'))}" for run in runs)
-    return again, [f"Other versions of the metrics had scored these runs, so all were scored anew: {told}."]
+    return again, [f"Other versions of the metrics had scored these answers, so all were scored anew: {told}."]
 
 
-def _told(signature: Any) -> str:
-    if not isinstance(signature, dict) or not signature:
-        return "an unknown version"
-    return ", ".join(f"{name} {version}" for name, version in signature.items())
+def _version(run: Run) -> str:
+    """The version that evaluate wrote beside the metrics, and the signatures of the libraries."""
+    signature = run.metrics.get("signature")
+    libraries = [f"{name} {each}" for name, each in signature.items()] if isinstance(signature, dict) else []
+    return ", ".join([f"version {run.metrics.get('version', 1)}", *libraries])
 
 
 def on_shared_rows(runs: list[Run]) -> tuple[list[Run], list[str]]:
@@ -115,9 +123,7 @@ def _twins(label: Params, labels: list[Params], firsts: list[Run]) -> list[Run]:
 
 def _inputs(run: Run, twins: list[Run]) -> Params:
     """What no parameter tells apart: the data and code that do, the first one with its checksum's first digits."""
-    paths = sorted(
-        {path for twin in twins for path, checksum in twin.inputs.items() if run.inputs.get(path) != checksum}
-    )
+    paths = sorted({path for twin in twins for path, _ in twin.inputs.items() ^ run.inputs.items()})
     if not paths:
         return {}
     more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
@@ -136,14 +142,3 @@ def differing(params: list[Params]) -> list[str]:
     lacking = {key for key in keys if any(key not in each for each in params)}
     explained = {key for key in lacking if any(key.startswith(section) for section in kinds)}
     return [key for key in keys if key in varying | (lacking - explained)]
-
-
-def _inputs(run: Run, others: list[Run]) -> Params:
-    """Where no parameter tells configurations apart: the data and code that do, each with its checksum's first digits."""
-    paths = {
-        path
-        for other in others
-        for path in {*run.inputs, *other.inputs}
-        if run.inputs.get(path) != other.inputs.get(path)
-    }
-    return {path: run.inputs.get(path, ABSENT)[:7] for path in sorted(paths)}

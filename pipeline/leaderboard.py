@@ -18,7 +18,8 @@ import pandas as pd
 from pipeline.entries import Entry, distinct, entries, on_shared_rows, scored_alike
 from pipeline.errors import ConfigError
 from pipeline.files import whole
-from pipeline.report import METRICS, figure, rendered, signed
+from pipeline.measures import MEASURES
+from pipeline.report import figure, rendered, signed
 from pipeline.revisions import MADE_BY, find_runs
 from pipeline.stage import faults_as_messages
 from pipeline.standings import Duel, Figure, Place, Standings, standings
@@ -42,7 +43,11 @@ def board(names: list[str], instance: str, by: str | None, resamples: int, seed:
 
 
 def title(name: str) -> str:
-    return METRICS[name][0] if name in METRICS else name
+    """
+    >>> title("loss")
+    'Held-out loss'
+    """
+    return MEASURES[name].title
 
 
 def told(value: Any) -> str:
@@ -105,11 +110,19 @@ def _labels(rank: int, entry: Entry) -> list[str]:
 
 def _cell(value: Figure) -> list[str]:
     lines = [figure(value.value)]
-    if value.low is not None and value.high is not None:
-        lines.append(f"{value.low:.3g}–{value.high:.3g}")
+    if value.low is not None:
+        lines.append(span(value, "–"))
     if value.spread is not None:
         lines.append(f"± {value.spread:.2g}")
     return lines
+
+
+def span(value: Figure | Duel, between: str) -> str:
+    """
+    >>> span(Figure(0.5, 0.25, 0.751), "–"), span(Figure(0.5), "–")
+    ('0.25–0.751', '')
+    """
+    return "" if value.low is None else f"{value.low:.3g}{between}{value.high:.3g}"
 
 
 def duel_line(duel: Duel) -> str:
@@ -117,13 +130,11 @@ def duel_line(duel: Duel) -> str:
     >>> duel_line(Duel(1, 2, 0.5, 0.25, 0.75, 0.001, 0.002, 8, 1, 0, "better", False))
     '1 against 2   better        +0.5     0.25 to 0.75      p 0.002    8 won, 1 tied, 0 lost'
     """
-    verdict = duel.verdict + ("*" if duel.verdict == "better" and duel.within_seeds else "")
-    interval = f"{duel.low:.3g} to {duel.high:.3g}"
+    said = duel.verdict + ("*" if duel.within_seeds else "")
+    interval = span(duel, " to ")
     counts = f"{duel.wins:,} won, {duel.ties:,} tied, {duel.losses:,} lost"
     p = f"p {duel.p_corrected:.2g}"
-    return (
-        f"{duel.first} against {duel.second:<3} {verdict:<13} {signed(duel.delta):<8} {interval:<17} {p:<10} {counts}"
-    )
+    return f"{duel.first} against {duel.second:<3} {said:<13} {signed(duel.delta):<8} {interval:<17} {p:<10} {counts}"
 
 
 def duel_lines(result: Standings) -> list[str]:
@@ -132,11 +143,12 @@ def duel_lines(result: Standings) -> list[str]:
         return []
     name = title(result.by)
     shown = result.duels if len(result.duels) <= MOST_PAIRS else [duel for duel in result.duels if duel.first == 1]
-    lines = [f"{name}, question by question (p-values corrected for {len(result.duels)} pairs, after Holm):", ""]
+    count = f"{len(result.duels)} pair{'s' if len(result.duels) > 1 else ''}"
+    lines = [f"{name}, row by row: the difference, its 95% interval, and p corrected for {count} (Holm)", ""]
     lines += [duel_line(duel) for duel in shown]
     if len(shown) < len(result.duels):
         lines.append(f"The other {len(result.duels) - len(shown)} pairs are in pairs.csv.")
-    if any(duel.within_seeds and duel.verdict == "better" for duel in shown):
+    if any(duel.within_seeds for duel in shown):
         lines.append("* by no more than another train.seed makes (twice the standard error among the seeds here)")
     return ["", *lines]
 
@@ -179,7 +191,7 @@ def write(result: Standings, settings: dict[str, Any], out: Path) -> None:
     places = [place_row(rank, place) for rank, place in enumerate(result.places, start=1)]
     duels = [{**duel._asdict(), "by": result.by} for duel in result.duels]
     facts = {**settings, "by": result.by, "rows": len(result.places[0].entry.runs[0].rows), "notes": result.notes}
-    page = rendered("leaderboard.html.j2", result=result, facts=facts, title=title, told=told, seeds=seeds)
+    page = rendered("leaderboard.html.j2", result=result, facts=facts, title=title, told=told, seeds=seeds, span=span)
     with whole(out) as folder:
         folder.mkdir()
         (folder / FILES[0]).write_text(page, encoding="utf-8")

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.resampling import ALPHA, resampled
+
 MEAN = 1000.0  # of all ratings
 SCALE = 400.0 / np.log(10.0)  # points of rating: 400 make the odds ten times as large
 TIES = 1.0  # added between each two: who always won stays finite, as after one game more that was a tie
@@ -65,15 +67,19 @@ def wins_of(scores: list[Array]) -> Array:
     return wins
 
 
-def ratings(wins: Array, resamples: int, seed: int, level: float = 0.95) -> list[Rating]:
-    """Each player's rating with its bootstrap percentile interval over the rows of wins (rows, n, n)."""
+def ratings(wins: Array, resamples: int, seed: int) -> list[Rating]:
+    """Each player's rating with its bootstrap interval over the rows of wins (rows, n, n); one player met nobody."""
     rows, count = wins.shape[0], wins.shape[-1]
-    if count == 1:  # met nobody
+    if count == 1:
         return [Rating(MEAN, MEAN, MEAN)]
     ties = TIES / 2 * (1 - np.eye(count))
-    drawn = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=resamples)
-    resampled = (drawn @ wins.reshape(rows, -1)).reshape(resamples, count, count)
+    drawn = resampled(wins.reshape(rows, -1), resamples, seed).reshape(resamples, count, count)
     values = MEAN + SCALE * abilities(wins.sum(axis=0) + ties)
-    spread = MEAN + SCALE * abilities(resampled + ties)
-    low, high = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = middle(MEAN + SCALE * abilities(drawn + ties))
     return [Rating(*map(float, each)) for each in zip(values, low, high, strict=True)]
+
+
+def middle(values: Array) -> tuple[Array, Array]:
+    """The ends of the middle 95% of resampled values (resamples, …), by the order statistics of resampling.py's intervals."""
+    ordered, cut = np.sort(values, axis=0), int(len(values) * ALPHA / 2)
+    return ordered[cut], ordered[-cut - 1]

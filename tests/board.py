@@ -35,9 +35,9 @@ else:
     with open("data/predictions/finetuned.jsonl", "w") as file:
         for id in range(asked["first"], asked["first"] + asked["rows"]):
             right = float((id * 7 + train["seed"] * 3) % 20 < train["right"])
-            answer = f"fact number {id}" if right else "no idea"
+            answer = f"it is fact number {id}" if right else "no idea"
             scores = dict.fromkeys(("exact_match", "f1", "rouge1", "rouge2", "rougeL"), right)
-            row = {"id": id, "prompt": f"Which fact is {id}?", "reference": f"fact number {id}", "prediction": answer}
+            row = {"id": id, "prompt": f"Which fact is {id}?", "reference": f"it is fact number {id}", "prediction": answer}
             print(json.dumps({**row, "new_tokens": 3, "finish_reason": "stop", **scores}), file=file)
     json.dump({"rows": asked["rows"], "loss": 0.5, "signature": {"bleu": "v1"}}, open("metrics/evaluate/finetuned.json", "w"))
 """

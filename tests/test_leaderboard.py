@@ -1,21 +1,24 @@
-"""pipeline/revisions.py: predictions found through real git and DVC, in the cache and in a remote, and what cannot be had."""
+"""The leaderboard on real git and DVC: predictions in the cache and in a remote, what cannot be had, what is written."""
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from board import PREDICTIONS, commit, commit_predictions, dvc, git, make_board, predictions
+from conftest import ROOT, python_in
 
 from pipeline.errors import ConfigError, DataError
+from pipeline.leaderboard import FILES
 from pipeline.revisions import Run, find_runs, parsed
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The board of tests/board.py, pushed to a git remote and a DVC remote that is younger than its experiments."""
-    folder = tmp_path_factory.mktemp("revisions")
+    folder = tmp_path_factory.mktemp("leaderboard")
     board = make_board(folder / "board")
     git(folder, "init", "-q", "--bare", "-b", "main", "origin.git")
     git(board, "remote", "add", "origin", str(folder / "origin.git"))
@@ -172,3 +175,53 @@ def test_a_git_repository_without_a_commit(tmp_path: Path, monkeypatch: pytest.M
     dvc(tmp_path, "init", "-q")
     monkeypatch.chdir(tmp_path)
     assert refusal("main").startswith("revisions need the project in git, with a commit: ")
+
+
+def leaderboard(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return python_in(folder, "pipeline.leaderboard", *arguments, PYTHONPATH=str(ROOT))
+
+
+PRINTED = """\
+2 configurations on the same 20 test rows, the best Token F1 first
+main = HEAD~1 are one and the same run.
+
+                                    Token F1    Exact match           BLEU  Held-out loss     Rating
+ 1 more                                  0.9            0.9          92.17            0.5       1051
+   train.right=18                     0.75–1         0.75–1       79.6–100                 1017–1095
+   seed 0
+
+ 2 main = HEAD~1, seed-1                 0.6            0.6          66.14            0.5        949
+   train.right=12                0.425–0.775    0.425–0.775      49.3–81.8            ± 0    905–983
+   seeds 0, 1                            ± 0            ± 0            ± 0
+
+Below each figure its 95% interval over the test rows; ±: standard deviation over seeds.
+Rating: Bradley-Terry by each row's Token F1, mean 1000; 400 points are odds of ten to one.
+
+Token F1, row by row: the difference, its 95% interval, and p corrected for 1 pair (Holm)
+
+1 against 2   better        +0.3     0.1 to 0.525      p 0.025    9 won, 9 tied, 2 lost
+
+With all metrics and answers: metrics/leaderboard/leaderboard.html (in a browser)
+"""
+
+
+def test_the_command_prints_the_table_and_writes_the_folder(board: Path) -> None:
+    done = leaderboard(board, "main", "more", "seed-1", "HEAD~1")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout == PRINTED
+    out = board / "metrics/leaderboard"
+    assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
+    first = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert leaderboard(board, "main", "more", "seed-1", "HEAD~1").returncode == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == first
+
+
+def test_what_is_wrong_is_said_without_a_traceback_and_nothing_is_written(board: Path) -> None:
+    done = leaderboard(board, "main", "moer")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(
+        "\nleaderboard stopped: moer: no revision of git and no experiment here; did you mean"
+    )
+    assert not (board / "metrics/leaderboard").exists()
