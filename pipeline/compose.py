@@ -22,7 +22,7 @@ from pipeline import files
 from pipeline.conf import CONF
 from pipeline.errors import ConfigError
 from pipeline.faults import describe, faults_of
-from pipeline.preflight import compute_faults, source_faults, training_faults
+from pipeline.preflight import compute_faults, evaluation_faults, source_faults, training_faults
 from pipeline.stage import faults_as_messages, require_params
 
 PARAMS = Path("params.yaml")
@@ -50,7 +50,8 @@ def unversioned(config: DictConfig) -> dict[str, Any]:
 
 def require_sound(values: dict[str, Any]) -> None:
     """Raise ConfigError that lists every fault of the parameters, of the local sources and of the training they ask for."""
-    faults = faults_of(values) + source_faults(values) + training_faults(values) + compute_faults(values)
+    machine = training_faults(values) + compute_faults(values) + evaluation_faults(values)
+    faults = faults_of(values) + source_faults(values) + machine
     if faults:
         raise ConfigError(describe(faults))
 

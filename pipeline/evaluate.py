@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 
+from pipeline import vllm_engine
 from pipeline.devices import device_of
 from pipeline.encoding import Encoder, join, load_encoder, shortened
 from pipeline.errors import ConfigError, DataError
 from pipeline.files import read_jsonl, sha256, whole, write_json, write_jsonl
 from pipeline.generation import Ending, generate
-from pipeline.kept import Kept, kept_answers
+from pipeline.kept import Answer, Kept, kept_answers
 from pipeline.likelihood import held_out_losses
 from pipeline.measures import summary
 from pipeline.memory import told_when_out_of_memory
@@ -51,7 +52,7 @@ def answered(
     prompts = [shortened(prompt, room, encoder.bos) for prompt in encoder.prompts(row["prompt"] for row in rows)]
     ending = Ending(options.max_new_tokens, encoder.eos, encoder.padding)
     started, before = time.perf_counter(), len(kept.answers) if kept else 0
-    answers = generate(model, prompts, ending, options.batch_size, kept)
+    answers = asked(model, prompts, ending, options, kept)
     seconds = time.perf_counter() - started
     went_on = f", {before:,} more were there already" if before else ""
     log.info(
@@ -74,6 +75,15 @@ def answered(
             }
         )
     return predictions
+
+
+def asked(model: Any, prompts: list[list[int]], ending: Ending, options: Evaluate, kept: Kept | None) -> list[Answer]:
+    """The answers by the engine that the parameters name; vLLM loads the model anew, and gets the card's memory for it."""
+    if options.engine == "transformers":
+        return generate(model, prompts, ending, options.batch_size, kept)
+    model.to("cpu")
+    torch.cuda.empty_cache()
+    return vllm_engine.generate(Path(model.name_or_path), prompts, ending, options.precision, kept)
 
 
 def room_for_prompt(positions: int | None, max_new_tokens: int) -> int:
@@ -147,13 +157,15 @@ def all_that_matters(rows: list[Row], folder: Path, options: Evaluate, device: t
         "prompts": [row["prompt"] for row in rows],
         "model": sha256(folder),
         "device": device.type,
-        **options.model_dump(include={"max_new_tokens", "precision"}),
+        **options.model_dump(include={"max_new_tokens", "precision", "engine"}),
     }
 
 
 @stage("evaluate", instances=("base", "finetuned"))
 def main(params: Params, instance: str) -> None:
     rows = read_jsonl(TEST)[: params.evaluate.limit]
+    if params.evaluate.engine == "vllm" and (lacking := vllm_engine.lacking_for_vllm(params.compute.device)):
+        raise ConfigError(lacking)
     device = device_of(params.compute)
     log.info(f"Asking {MODELS / instance} the {len(rows):,} test questions, on {device}")
     folder, options = MODELS / instance, params.evaluate

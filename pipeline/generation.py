@@ -106,7 +106,7 @@ def answers_side_by_side(model: "PreTrainedModel", prompts: list[list[int]], end
         )
         finished = ended.rows | (output.shape[1] - input_ids.shape[1] == room)
         for row, tokens in zip(rows[finished].tolist(), output[finished, width:].tolist(), strict=True):
-            answers[row] = _answer(tokens, ending.eos)
+            answers[row] = answer_of(tokens, ending.eos)
         running = (~finished).nonzero().flatten()
         grown = mask.new_ones(len(rows), output.shape[1] - mask.shape[1])
         rows, input_ids, mask = rows[running], output[running], torch.cat([mask, grown], dim=1)[running]
@@ -136,7 +136,8 @@ def _left_padded(prompts: list[list[int]], padding: int) -> tuple[torch.Tensor, 
     return torch.tensor(input_ids), torch.tensor(mask)
 
 
-def _answer(tokens: list[int], eos: int) -> Answer:
+def answer_of(tokens: list[int], eos: int) -> Answer:
+    """What a model wrote up to the end of text, or all of it if there is none."""
     if eos in tokens:
         return Answer(tokens[: tokens.index(eos)], "stop")
     return Answer(tokens, "length")

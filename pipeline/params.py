@@ -295,6 +295,8 @@ class Evaluate(Section):
     precision: Literal["fp32", "bf16"]
     """bf16: answered with the weights in bfloat16, where two tokens are sometimes equally likely, and which one comes
     depends on the batch; the held-out loss is measured in float32 all the same"""
+    engine: Literal["transformers", "vllm"]
+    """vllm: where a CUDA card and the library are (pip install vllm); it chooses batches by itself"""
     semantic_model: Text | None
     """a folder with a sentence encoder, to score answers by their nearness in meaning too; null: they are not"""
     semantic_sha256: str | None

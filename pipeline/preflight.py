@@ -108,6 +108,15 @@ def compute_faults(values: dict[str, Any]) -> list[str]:
     return faults
 
 
+def evaluation_faults(values: dict[str, Any]) -> list[str]:
+    """What answering by another engine needs and this machine has not, one line each."""
+    if _section(values, "evaluate").get("engine") != "vllm":
+        return []
+    from pipeline.vllm_engine import lacking_for_vllm  # imports torch, which takes seconds
+
+    return [*filter(None, [lacking_for_vllm(_section(values, "compute").get("device", "auto"))])]
+
+
 def _unfit(model: Any, method: Any, dropout: Any) -> list[str]:
     """The dropout or the modules that are asked for and that the base lacks, where its configuration is at hand."""
     named = isinstance(method, Adapter) and method.target_modules != ALL_LINEAR

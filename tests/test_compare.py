@@ -4,9 +4,11 @@ import re
 from typing import Any
 
 import pandas as pd
+from test_verdicts import predictions
 
-from pipeline.compare import answers_table, deltas, paired
+from pipeline.compare import answers_table, brief, paired, table, verdicts_table
 from pipeline.report import curves, rendered
+from pipeline.verdicts import Comparison, compare, grounds, sentence
 
 ANSWER = {
     "new_tokens": 3,
@@ -30,10 +32,15 @@ def history() -> tuple[pd.DataFrame, pd.DataFrame]:
     return training, pd.DataFrame({"step": [0, 2], "validation_loss": [4.0, 3.5]})
 
 
+def comparison() -> Comparison:
+    return compare(predictions(0.5), predictions(0.1, seed=1, loss=0.5), 1000, 0)
+
+
 def page(**changes: Any) -> str:
     values: dict[str, Any] = {
-        "metrics": deltas({"f1": 0.25, "loss": 4.0}, {"f1": 0.75, "loss": 3.0}),
-        "rows": 1,
+        "comparison": comparison(),
+        "sentence": sentence(comparison()),
+        "grounds": grounds(comparison()),
         "signature": {"bleu": "nrefs:1"},
         "clean": {
             "rows_kept": 8,
@@ -56,9 +63,32 @@ def page(**changes: Any) -> str:
     return rendered("report.html.j2", **{**values, **changes})
 
 
-def test_deltas_are_finetuned_minus_base_for_what_both_have() -> None:
-    found = deltas({"rows": 9, "f1": 0.25, "bleu": 1.0, "signature": {}}, {"rows": 9, "f1": 0.75, "signature": {}})
-    assert found == {"f1": {"base": 0.25, "finetuned": 0.75, "delta": 0.5}}
+def test_the_brief_has_base_finetuned_and_delta_and_what_is_sure_of_it() -> None:
+    found = brief(comparison())
+    assert found["overall"] == {"verdict": "better", "rows": 60, "tests": 8, "resamples": 1000, "seed": 0}
+    f1 = found["f1"]
+    assert list(f1) == ["base", "finetuned", "delta", "low", "high", "p", "verdict"]
+    assert f1["delta"] == f1["finetuned"] - f1["base"]
+    assert f1["low"] < f1["delta"] < f1["high"]
+    assert list(found["perplexity"]) == ["base", "finetuned", "delta", "low", "high"]
+
+
+def test_the_console_s_table_tells_each_measure_in_a_line() -> None:
+    lines = table(comparison())
+    assert lines[0].split() == ["base", "finetuned", "change", "95%", "of", "the", "change", "p", "verdict"]
+    assert [line.split()[0] for line in lines[1:4]] == ["exact_match", "f1", "bleu"]
+    assert lines[2].endswith("<0.008  better") or lines[2].endswith("0.008  better")
+    assert max(map(len, lines)) <= 100
+
+
+def test_the_table_of_verdicts_has_all_that_was_computed() -> None:
+    found = verdicts_table(comparison())
+    assert list(found["metric"][:2]) == ["exact_match", "f1"]
+    row = found.iloc[0]
+    assert row["wins"] + row["ties"] + row["losses"] == row["rows"] == 60
+    assert row["p_mcnemar"] < 0.001
+    assert found["p_mcnemar"].notna().sum() == 1
+    assert found["verdict"].notna().sum() == 8
 
 
 def test_what_comes_from_data_is_escaped() -> None:
@@ -74,10 +104,10 @@ def test_the_page_shows_question_reference_and_both_answers_side_by_side() -> No
     assert '<span class="empty">(nothing)</span>' in page()
 
 
-def test_the_page_shows_metrics_with_their_change_and_draws_both_curves() -> None:
+def test_the_page_says_the_verdict_and_draws_both_curves() -> None:
     html = page()
-    assert re.search(r">Token F1.*?0\.25</td>.*?0\.75</td>.*?\+0\.5</td>", html, re.DOTALL)
-    assert re.search(r">Held-out loss.*?4</td>.*?3</td>.*?-1</td>", html, re.DOTALL)
+    assert "The fine-tuned model is better than the base model: by 8 of 8 metrics, worse by none." in html
+    assert re.search(r">Token F1.*?<td>.*?>better<", html, re.DOTALL)
     assert html.count("<svg") == 2
     assert "validation" in html
 

@@ -273,8 +273,8 @@ def test_plain_text_trains_too(in_built: Path) -> None:
     predictions, metrics = evaluate(
         read_jsonl(Path("data/formatted/test.jsonl")), Path("models/finetuned"), params.evaluate, CPU
     )
-    assert set(metrics) == {"rows", "loss", "perplexity"}
-    assert set(predictions[0]) == {"id", "reference"}
+    assert set(metrics) == {"rows", "version", "loss", "perplexity", "loss_per_byte", "perplexity_per_byte"}
+    assert set(predictions[0]) == {"id", "reference", "loss", "tokens", "bytes"}
 
 
 def test_packed_batches_train_as_padded_ones_do(in_built: Path, train_options: Options) -> None:
