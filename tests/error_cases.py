@@ -21,6 +21,7 @@ from error_inputs import (
     queue,
     removed,
     rows,
+    rows_of,
     small_disk,
 )
 
@@ -311,7 +312,7 @@ STATES = {
     "params without a section": Case(
         python("clean"),
         ("compare: missing; compose params.yaml anew: make params",),
-        edited("params.yaml", "compare:\n  examples: 50\n", ""),
+        edited("params.yaml", "compare:\n  examples: 50\n  resamples: 10000\n  seed: 0\n", ""),
     ),
     "params with an unknown reference": Case(
         python("clean"),
@@ -401,4 +402,48 @@ MACHINE = {
     ),
 }
 
-CASES = {**CONFIGURATION, **FILES, **MODELS, **STATES, **MACHINE}
+COMPARISONS = {
+    "rows missing": Case(
+        python("compare"),
+        ("data/predictions/finetuned.jsonl has 15 rows, and 16 were measured", "dvc repro -f evaluate"),
+        rows_of("data/predictions/finetuned.jsonl", lambda rows: rows[:-1]),
+    ),
+    "predictions of different test rows": Case(
+        python("compare"),
+        ("not the same rows: 1 by base alone (id ", "1 by finetuned alone (id 999)", "dvc repro -f evaluate"),
+        rows_of("data/predictions/finetuned.jsonl", lambda rows: [{**rows[0], "id": 999}, *rows[1:]]),
+    ),
+    "another version of the metrics": Case(
+        python("compare"),
+        ("base was measured by version 1 of the metrics, and this is version 2", "dvc repro -f evaluate"),
+        edited("metrics/evaluate/base.json", '"version": 2', '"version": 1'),
+    ),
+    "a score that is no number": Case(
+        python("compare"),
+        ("the prediction of test row ", "f1 is 'high'; expected a number", "dvc repro -f evaluate"),
+        rows_of("data/predictions/base.jsonl", lambda rows: [{**rows[0], "f1": "high"}, *rows[1:]]),
+    ),
+    "a test row without a reference": Case(
+        python("evaluate", "instance=base"),
+        ("data/formatted/test.jsonl: test row ", "has no answer to score by"),
+        rows_of("data/formatted/test.jsonl", lambda rows: [{**rows[0], "completion": " "}, *rows[1:]]),
+    ),
+    "no test rows": Case(
+        python("evaluate", "instance=base"),
+        ("data/formatted/test.jsonl holds no row; raise format.test_fraction",),
+        file("data/formatted/test.jsonl", ""),
+    ),
+    "too few resamples": Case(python("compose", "compare.resamples=10"), ("compare.resamples: 10", "1000")),
+    "no such encoder": Case(
+        python("compose", "evaluate.semantic_model=nowhere"), ("evaluate.semantic_model: ", "nowhere")
+    ),
+    "no such experiment": Case(
+        python("leaderboard", "HEAD", "exp-that-is-not"),
+        ("exp-that-is-not: no revision of git and no experiment here", "dvc exp list -A"),
+    ),
+    "no such metric": Case(
+        python("leaderboard", "HEAD", "--by", "accuracy"), ("--by accuracy: ", "there are exact_match, f1")
+    ),
+}
+
+CASES = {**CONFIGURATION, **FILES, **MODELS, **STATES, **COMPARISONS, **MACHINE}

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -67,6 +67,16 @@ def cut(name: str, size: int) -> Prepare:
 
 def removed(name: str) -> Prepare:
     return lambda at: (at / name).unlink()
+
+
+def rows_of(name: str, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Prepare:
+    """JSON Lines with other rows."""
+
+    def edit(at: Path) -> None:
+        found = [json.loads(line) for line in (at / name).read_text().splitlines()]
+        (at / name).write_text("".join(json.dumps(row) + "\n" for row in change(found)))
+
+    return edit
 
 
 def edited(name: str, old: str, new: str) -> Prepare:

@@ -36,7 +36,6 @@ WORDS = [
     "and",
     "water",
     "or",
-    "with",
     "tea",
     "until",
     "a",
