@@ -276,7 +276,7 @@ def test_in_bf16_the_answers_are_given_in_bf16_and_the_loss_in_float32(in_built:
     expected = answered(
         rows, model, encoder, Evaluate(limit=None, max_new_tokens=12, batch_size=5, precision="bf16", **OPTIONS), 96
     )
-    assert predictions == expected
+    assert [row["prediction"] for row in predictions] == [row["prediction"] for row in expected]
 
 
 def test_a_killed_evaluation_goes_on_and_writes_what_an_undisturbed_one_does(in_built: Path) -> None:

@@ -56,7 +56,7 @@ def systems(rows: int = 70) -> tuple[list[str], list[str], list[str]]:
             for words in references
         ]
 
-    return spoilt(0.45), spoilt(0.38), [" ".join(words) for words in references]
+    return spoilt(0.45), spoilt(0.42), [" ".join(words) for words in references]
 
 
 @pytest.mark.parametrize("kind", ["bs", "ar"])
