@@ -22,14 +22,13 @@ from typing import NamedTuple
 
 import torch
 
+from bench.train import write_random
 from pipeline.encoding import load_encoder
 from pipeline.generation import Ending, generate
 from pipeline.weights import load_model
 
 Prompts = list[str]
 Answering = Callable[[Prompts], list[str]]
-SHAPE = {"hidden_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8, "intermediate_size": 2048}
-PYTHIA_70M = {**SHAPE, "vocab_size": 50304, "max_position_embeddings": 2048}
 
 
 class Measured(NamedTuple):
@@ -89,15 +88,13 @@ def harness(folder: Path, new_tokens: int, batch_size: int) -> Answering:
 
 def random_pythia(tokenizer_folder: Path, target: Path) -> Path:
     """pythia-70m's configuration with random weights, by seed, beside GPT-NeoX's tokenizer."""
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
+    write_random("pythia-70m", target)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(tokenizer_folder / "tokenizer.json"), eos_token="<|endoftext|>", pad_token="<|padding|>"
     )
     tokenizer.save_pretrained(target)
-    torch.manual_seed(0)
-    ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    GPTNeoXForCausalLM(GPTNeoXConfig(**PYTHIA_70M, **ends)).save_pretrained(target)
     return target
 
 
