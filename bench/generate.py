@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import torch
 
-from bench.train import write_random
+from bench.pythia import write_pythia
 from pipeline.encoding import load_encoder
 from pipeline.generation import Ending, generate
 from pipeline.weights import load_model
@@ -84,18 +84,6 @@ def harness(folder: Path, new_tokens: int, batch_size: int) -> Answering:
         return backend.generate_until(asked, disable_tqdm=True)
 
     return answer
-
-
-def random_pythia(tokenizer_folder: Path, target: Path) -> Path:
-    """pythia-70m's configuration with random weights, by seed, beside GPT-NeoX's tokenizer."""
-    from transformers import PreTrainedTokenizerFast
-
-    write_random("pythia-70m", target)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(tokenizer_folder / "tokenizer.json"), eos_token="<|endoftext|>", pad_token="<|padding|>"
-    )
-    tokenizer.save_pretrained(target)
-    return target
 
 
 def contenders_of(given: argparse.Namespace, folder: Path) -> dict[str, Answering]:
@@ -164,7 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
     prompts = [json.loads(line)["prompt"] for line in lines[: given.rows]]
     with tempfile.TemporaryDirectory() as scratch:
         pythia = given.model == "pythia-70m"
-        folder = random_pythia(given.tokenizer, Path(scratch)) if pythia else Path(given.model)
+        folder = write_pythia("pythia-70m", given.tokenizer, Path(scratch)) if pythia else Path(given.model)
         step = max(1, len(prompts) // given.alone_rows)
         measured = measure(contenders_of(given, folder), prompts, list(range(0, len(prompts), step)), given.rounds)
     threads, instructions = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()

@@ -20,11 +20,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.pythia import PYTHIA, write_pythia
 from bench.stages import ROOT, checkout, run_stages
 
-# hidden size, layers, heads: of EleutherAI's suite (Biderman et al. 2023, arXiv:2304.01373)
-PYTHIA = {"pythia-70m": (512, 6, 8), "pythia-410m": (1024, 24, 16), "pythia-1.4b": (2048, 24, 16)}
-VOCABULARY = 50_304
 CONTENDERS = ("pipeline", "tutorial", "trl", "trl_tuned")
 HEADER = f"{'':16}{'rate':>9}{'seconds':>10}{'tokens/s':>10}{'utilised':>10}{'held-out loss':>15}{'pipeline is':>13}"
 
@@ -50,7 +48,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> Path:
     project = checkout(folder / "project", options.tokenizer if known else Path(options.model))
     base = project / "models/base"
     if known:
-        write_random(options.model, base)
+        write_pythia(options.model, options.tokenizer, base)
     else:
         shutil.copytree(options.model, base, dirs_exist_ok=True)
     lengths = (f"tokenize.max_length={options.length}", f"model.positions={options.length}")
@@ -59,26 +57,6 @@ def prepare(options: argparse.Namespace, folder: Path) -> Path:
     for name in ("formatted/train.jsonl", "tokenized/train.parquet"):
         _shorten(project / "data" / name, options.rows)
     return project
-
-
-def write_random(name: str, folder: Path) -> None:
-    """A model of that configuration with random weights, seed 0."""
-    import torch
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
-
-    hidden, layers, heads = PYTHIA[name]
-    torch.manual_seed(0)
-    config = GPTNeoXConfig(
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=4 * hidden,
-        vocab_size=VOCABULARY,
-        max_position_embeddings=2048,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    GPTNeoXForCausalLM(config).save_pretrained(folder)
 
 
 def _shorten(path: Path, rows: int | None) -> None:

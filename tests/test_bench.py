@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, python_in
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bench import train
 from bench.data import curve_table, main, plot, table, total, write_generated
+from bench.pythia import write_pythia
 from bench.stages import Measured, StageFailed, checkout, run_stages
 
 MEASURED = [
@@ -117,8 +118,9 @@ def test_a_contender_counts_at_the_rate_of_its_lowest_loss() -> None:
 
 
 def test_a_pythia_is_of_the_size_that_its_card_names(tmp_path: Path) -> None:
-    train.write_random("pythia-70m", tmp_path)
+    write_pythia("pythia-70m", ROOT / "models/nano", tmp_path)
     assert AutoModelForCausalLM.from_pretrained(tmp_path).num_parameters() == 70_426_624
+    assert AutoTokenizer.from_pretrained(tmp_path).eos_token == "<|endoftext|>"
 
 
 def test_generation_is_measured_and_answers_as_one_prompt_at_a_time(built: Path) -> None:
