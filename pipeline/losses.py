@@ -1,8 +1,8 @@
 """The training loss without the logits that nobody needs: at labelled positions alone, and a few million at a time.
 
 Most of a small model's work is its vocabulary: 50,000 logits a token, their softmax and both gradients. Prompts and
-padding have no label, so their logits are not computed; those of the others become the loss and its gradients while
-they are in the processor's cache, and never stand in memory together. The method is that of Liger Kernel's fused linear
+padding have no label, so their logits are not computed; those of the others become the loss and its gradients at once,
+and never stand in memory together. The method is that of Liger Kernel's fused linear
 cross entropy (Hsu et al. 2024, https://arxiv.org/abs/2410.10989), in plain PyTorch.
 """
 
@@ -22,7 +22,7 @@ from pipeline.likelihood import row_losses
 log = logging.getLogger(__name__)
 
 RowLosses = Callable[[Tensor, Tensor], Tensor]
-LOGITS = 2**21  # at a time: 8 MiB in float32
+LOGITS = 2**25  # at a time: 128 MiB in float32; with fewer, adding up the output layer's gradient takes longer than all else
 ALIKE = 1e-3  # nats a token by which the loss may differ from the model's own
 
 
@@ -52,7 +52,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             if grads[0] is not None:
                 torch.mm(slope, matrix, out=grads[0][part])
             if grads[1] is not None:
-                grads[1] += slope.T @ hidden[part]
+                _add_product(grads[1], slope.T, hidden[part])
             if grads[2] is not None:
                 grads[2] += slope.sum(0)
         ctx.save_for_backward(*grads)
@@ -61,6 +61,14 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         return *(None if grad is None else grad * slope for grad in ctx.saved_tensors), None
+
+
+def _add_product(to: Tensor, left: Tensor, right: Tensor) -> None:
+    """to += left @ right, in one go where the types are one."""
+    if to.dtype == left.dtype:
+        to.addmm_(left, right)
+    else:
+        to += left @ right
 
 
 def parts(tokens: int, vocabulary: int) -> Iterator[slice]:
