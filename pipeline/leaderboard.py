@@ -27,7 +27,7 @@ from pipeline.standings import Duel, Figure, Place, Standings, standings
 OUT = Path("metrics/leaderboard")
 FILES = ("leaderboard.html", "leaderboard.csv", "pairs.csv", "answers.csv", "leaderboard.json")
 COLUMNS = ("f1", "exact_match", "bleu", "loss", "rougeL")  # of the console's, as many as there is room for
-NAME, CELL, RATING, MOST_CELLS = 29, 15, 11, 4  # characters; 100 together
+NAME, CELL, RATING, MOST_CELLS = 30, 15, 10, 4  # characters; 100 together
 MOST_PAIRS = 15  # that the console tells
 
 
@@ -104,7 +104,7 @@ def _labels(rank: int, entry: Entry) -> list[str]:
     """The left column: names, what sets the entry apart, seeds."""
     differs = [f"{key}={told(value)}" for key, value in entry.differs.items()]
     texts = [entry.name, *differs, seeds(entry)]
-    lines = [line for text in texts for line in textwrap.wrap(text, NAME - 4, subsequent_indent=" ")]
+    lines = [line for text in texts for line in textwrap.wrap(text, NAME - 3, subsequent_indent=" ")]
     return [f"{rank:>2} {lines[0]}", *(f"   {line}" for line in lines[1:])]
 
 

@@ -185,14 +185,14 @@ PRINTED = """\
 2 configurations on the same 20 test rows, the best Token F1 first
 main = HEAD~1 are one and the same run.
 
-                                    Token F1    Exact match           BLEU  Held-out loss     Rating
- 1 more                                  0.9            0.9          92.17            0.5       1051
-   train.right=18                     0.75–1         0.75–1       79.6–100                 1017–1095
+                                     Token F1    Exact match           BLEU  Held-out loss    Rating
+ 1 more                                   0.9            0.9          92.17            0.5      1051
+   train.right=18                      0.75–1         0.75–1       79.6–100                1017–1095
    seed 0
 
- 2 main = HEAD~1, seed-1                 0.6            0.6          66.14            0.5        949
-   train.right=12                0.425–0.775    0.425–0.775      49.3–81.8            ± 0    905–983
-   seeds 0, 1                            ± 0            ± 0            ± 0
+ 2 main = HEAD~1, seed-1                  0.6            0.6          66.14            0.5       949
+   train.right=12                 0.425–0.775    0.425–0.775      49.3–81.8            ± 0   905–983
+   seeds 0, 1                             ± 0            ± 0            ± 0
 
 Below each figure its 95% interval over the test rows; ±: standard deviation over seeds.
 Rating: Bradley-Terry by each row's Token F1, mean 1000; 400 points are odds of ten to one.

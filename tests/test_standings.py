@@ -187,9 +187,9 @@ def test_one_configuration_is_a_table_of_one_row() -> None:
     assert summary(result) == [
         "1 configuration on the same 4 test rows, the best Token F1 first",
         "",
-        "                                    Token F1           BLEU  Held-out loss",
-        " 1 a                                    0.75              0            0.5",
-        "   seed 0                             0.25–1            0–0",
+        "                                     Token F1           BLEU  Held-out loss",
+        " 1 a                                     0.75              0            0.5",
+        "   seed 0                              0.25–1            0–0",
         "",
         "Below each figure its 95% interval over the test rows.",
     ]
