@@ -8,6 +8,7 @@ A name is a branch, a tag, a commit, HEAD~3, an experiment, or `workspace`. Runs
 
 import argparse
 import json
+import re
 import textwrap
 from itertools import zip_longest
 from pathlib import Path
@@ -104,8 +105,17 @@ def _labels(rank: int, entry: Entry) -> list[str]:
     """The left column: names, what sets the entry apart, seeds."""
     differs = [f"{key}={told(value)}" for key, value in entry.differs.items()]
     texts = [entry.name, *differs, seeds(entry)]
-    lines = [line for text in texts for line in textwrap.wrap(text, NAME - 3, subsequent_indent=" ")]
+    lines = [line for text in texts for line in _wrapped(text, NAME - 3)]
     return [f"{rank:>2} {lines[0]}", *(f"   {line}" for line in lines[1:])]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """
+    >>> _wrapped("train.early_stopping.patience=0.25", 27)
+    ['train.early_stopping.', ' patience=0.25']
+    """
+    breakable = re.sub(r"\.(?=[^.=]*=)", ". ", text) if len(text) > width else text
+    return textwrap.wrap(breakable, width, subsequent_indent=" ")
 
 
 def _cell(value: Figure) -> list[str]:

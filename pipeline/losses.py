@@ -22,7 +22,9 @@ from pipeline.likelihood import row_losses
 log = logging.getLogger(__name__)
 
 RowLosses = Callable[[Tensor, Tensor], Tensor]
-LOGITS = 2**25  # at a time: 128 MiB in float32; with fewer, adding up the output layer's gradient takes longer than all else
+LOGITS = (
+    2**25
+)  # at a time: 128 MiB in float32; with fewer, adding up the output layer's gradient takes longer than all else
 ALIKE = 1e-3  # nats a token by which the loss may differ from the model's own
 
 
