@@ -49,7 +49,9 @@ def scored_alike(runs: list[Run]) -> tuple[list[Run], list[str]]:
     versions = [_version(run) for run in runs]
     if len(set(versions)) == 1:
         return runs, []
-    told = "; ".join(f"{run.name} by {version}" for run, version in zip(runs, versions, strict=True))
+    numbers = [version.partition(",")[0] for version in versions]
+    shown = versions if len(set(numbers)) == 1 else numbers  # one code, other libraries
+    told = "; ".join(f"{run.name} by {version}" for run, version in zip(runs, shown, strict=True))
     if not all("prediction" in run.rows[0] for run in runs):
         raise DataError(
             f"other versions of the metrics measured these runs: {told}. Evaluate them with the same code: dvc repro"

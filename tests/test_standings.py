@@ -108,8 +108,10 @@ def test_answers_of_other_metric_versions_are_scored_anew_and_it_is_told() -> No
     assert [each.rows[0]["f1"] for each in found] == [0.8, 0.8]
     assert notes == [
         "Other versions of the metrics had scored these answers, so all were scored anew: "
-        "old by version 1, bleu 1.0; new by version 2."
+        "old by version 1; new by version 2."
     ]
+    newer = new._replace(metrics={"version": 2, "signature": {"bleu": "2.0"}})
+    assert scored_alike([new, newer])[1][0].endswith("new by version 2; new by version 2, bleu 2.0.")
     assert scored_alike([new, new]) == ([new, new], [])
 
 
