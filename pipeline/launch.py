@@ -100,7 +100,7 @@ def told(error: "ChildFailedError", processes: int) -> PipelineError:
     """What went wrong first: a process that was killed makes the others lose their connection, as one that stopped does."""
     rank, failure = min(error.failures.items(), key=lambda each: (_rank_of(each[1]), each[1].timestamp))
     process = f"process {rank + 1} of {processes}"
-    if failure.exitcode < 0:
+    if was_killed(failure):
         return ModelError(
             f"{process} was killed ({failure.signal_name()}), and the others were ended. If nobody did that, the system "
             "ran out of memory: lower train.batch_size or compute.processes. Run it again to go on from the last checkpoint"
@@ -117,10 +117,15 @@ def told(error: "ChildFailedError", processes: int) -> PipelineError:
     return PipelineError(f"{process} failed, as told above")
 
 
+def was_killed(failure: "ProcessFailure") -> bool:
+    """Whether a signal ended the process before it could say what was wrong."""
+    return failure.exitcode < 0 and "is_defect" not in failure.error_file_data
+
+
 def _rank_of(failure: "ProcessFailure") -> int:
     """Killed before told before broken before cut off."""
-    if failure.exitcode < 0 and failure.signal_name() != "SIGTERM":  # that is how the others are ended
+    if was_killed(failure) and failure.signal_name() != "SIGTERM":  # that is how the others are ended
         return 0
     if not failure.error_file_data.get("is_defect", True):
         return 1
-    return 3 if failure.exitcode < 0 or LOST.search(str(failure.message)) else 2
+    return 3 if was_killed(failure) or LOST.search(str(failure.message)) else 2

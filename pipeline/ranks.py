@@ -6,6 +6,7 @@ the main one, and agrees with itself.
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,12 +74,14 @@ def joined(on_cpu: bool) -> Iterator[None]:
     torch.distributed.destroy_process_group()
 
 
-def report(message: str, is_defect: bool) -> bool:
-    """Leave a message for whoever started the processes, who tells the first alone; False if nobody reads it."""
+def leave(message: str, is_defect: bool) -> None:
+    """End this process and leave a message for whoever started it, who tells the first alone; no-op if nobody reads it."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not is_one_of_several() or not path:
-        return False
+        return
     Path(path).write_text(
         json.dumps({"message": message, "timestamp": int(time.time()), "is_defect": is_defect}), encoding="utf-8"
     )
-    return True
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)  # Python's own way out frees what threads of gloo still use, and now and then that aborts the process

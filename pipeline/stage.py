@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.faults import check
 from pipeline.files import write_json
 from pipeline.params import Params
-from pipeline.ranks import is_main_machine, is_one_of_several, report
+from pipeline.ranks import is_main_machine, is_one_of_several, leave
 
 log = logging.getLogger(__name__)
 
@@ -80,13 +80,11 @@ def faults_as_messages(name: str) -> Iterator[None]:
     except KeyboardInterrupt:
         message = "interrupted"
     except Exception:
-        if not report(traceback.format_exc(), is_defect=True):
-            raise
-        sys.exit(1)
+        leave(traceback.format_exc(), is_defect=True)
+        raise
     else:
         return
-    if report(message, is_defect=False):
-        sys.exit(1)
+    leave(message, is_defect=False)
     hint = f"\n\n{RESTORE}" if "DVC_STAGE" in os.environ else ""
     sys.stdout.flush()
     sys.stderr.write(f"\n{name} stopped: {message.rstrip()}{hint}\n")

@@ -231,6 +231,9 @@ def test_the_first_cause_is_told_not_what_follows_from_it(tmp_path: Path, capsys
 
     assert first(defect, reason, kill).startswith("process 5 of 8 was killed (SIGKILL)")
     assert first(defect, reason) == "the rows are too long"
+    for ended in (signal.SIGTERM, signal.SIGABRT):  # on its way out, after it had told why
+        told_and_ended = failure(tmp_path, 2, -ended, 102, message="the rows are too long", is_defect=False)
+        assert first(defect, told_and_ended) == "the rows are too long"
     assert first(defect) == "process 4 of 8 failed, as told above"
     assert capsys.readouterr().err == "\nTraceback: IndexError\n"
     assert first().startswith("process 1 of 8 lost its connection to the others.")
