@@ -1,6 +1,6 @@
 """From runs to the rows of the leaderboard: the same test rows, the same metrics, one row a configuration.
 
-    runs ──distinct──▶ without second names ──scored_alike──▶ by one version ──on_shared_rows──▶ ──entries──▶ rows
+    runs ──distinct──▶ without second names ──on_shared_rows──▶ ──scored_alike──▶ by one version ──entries──▶ rows
 
 Each step returns what it had to leave out or do, in words, for the table to say.
 """

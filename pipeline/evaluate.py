@@ -167,8 +167,12 @@ def main(params: Params, instance: str) -> None:
     if params.evaluate.engine == "vllm" and (lacking := vllm_engine.lacking_for_vllm(params.compute.device)):
         raise ConfigError(lacking)
     device = device_of(params.compute)
-    log.info(f"Asking {MODELS / instance} the {len(rows):,} test questions, on {device}")
     folder, options = MODELS / instance, params.evaluate
+    asked = any(row["prompt"] for row in rows)
+    log.info(
+        (f"Asking {folder} the {len(rows):,} test questions" if asked else f"Reading {len(rows):,} test texts by {folder}")
+        + f", on {device}"
+    )
     with kept_answers(all_that_matters(rows, folder, options, device)) as kept:
         with told_when_out_of_memory(
             "the model needs more for its longest test row. Set evaluate.precision=bf16, lower evaluate.max_new_tokens, or "

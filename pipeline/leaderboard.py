@@ -36,11 +36,11 @@ def board(names: list[str], instance: str, by: str | None, resamples: int, seed:
     """Find the runs of the names, bring them to the same rows and metrics, and compare them."""
     found = find_runs(names, instance)
     kept, same = distinct(found)
-    alike, scored = scored_alike(kept)
-    on_shared, shared = on_shared_rows(alike)
-    partial = any(len(run.rows) < len(before.rows) for run, before in zip(on_shared, alike, strict=True))
-    result = standings(entries(on_shared), by, resamples, seed, partial)
-    return result._replace(notes=[*same, *scored, *shared, *result.notes])
+    on_shared, shared = on_shared_rows(kept)
+    partial = any(len(run.rows) < len(before.rows) for run, before in zip(on_shared, kept, strict=True))
+    alike, scored = scored_alike(on_shared)
+    result = standings(entries(alike), by, resamples, seed, partial)
+    return result._replace(notes=[*same, *shared, *scored, *result.notes])
 
 
 def title(name: str) -> str:

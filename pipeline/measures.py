@@ -204,5 +204,7 @@ def summary(rows: list[Row]) -> dict[str, Any]:
     """Each measure of the predictions, with what they were computed by."""
     measures = measures_of(rows)
     values = {name: float(measure.value(measure.statistics(rows).sum(axis=0))) for name, measure in measures.items()}
+    if "bleu" not in measures:
+        return {"version": VERSION, **values}
     signature = {"bleu": str(_bleu.get_signature()), "chrf": str(_chrf.get_signature()), "rouge": ROUGE_SIGNATURE}
-    return {"version": VERSION, **values, **({"signature": signature} if "bleu" in measures else {})}
+    return {"version": VERSION, **values, "signature": signature}

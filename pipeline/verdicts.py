@@ -140,11 +140,14 @@ def require_version(metrics: dict[str, Any], name: str) -> None:
 def sentence(comparison: Comparison, base: str = "the base model", other: str = "the fine-tuned model") -> str:
     """The verdict of all measures together, in words."""
     found, tests = Counter(comparison.measures[name].verdict for name in comparison.family), len(comparison.family)
+    several, only = tests > 1, comparison.measures[comparison.family[0]].measure.title.lower()
     words = {
-        BETTER: f"{other} is better than {base}: by {found[BETTER]} of {tests} metrics, worse by none",
-        WORSE: f"{other} is worse than {base}: by {found[WORSE]} of {tests} metrics, better by none",
+        BETTER: f"{other} is better than {base}"
+        + (f": by {found[BETTER]} of {tests} metrics, worse by none" if several else f" by {only}"),
+        WORSE: f"{other} is worse than {base}"
+        + (f": by {found[WORSE]} of {tests} metrics, better by none" if several else f" by {only}"),
         MIXED: f"{other} is better than {base} by {found[BETTER]} of {tests} metrics, and worse by {found[WORSE]}",
-        NOISE: f"{other} and {base} differ within noise, by each of {tests} metrics",
+        NOISE: f"{other} and {base} differ within noise, by " + (f"each of {tests} metrics" if several else only),
         TOO_FEW: f"too few test rows to tell {other} from {base}: {comparison.rows}, at least {fewest_rows(tests)} are needed",
     }[comparison.verdict]
     return words[0].upper() + words[1:] + "."
@@ -153,7 +156,9 @@ def sentence(comparison: Comparison, base: str = "the base model", other: str = 
 def grounds(comparison: Comparison) -> str:
     """What the verdict rests on, in words."""
     tests = len(comparison.family)
+    exact = " (exact match: McNemar's exact test)" if "exact_match" in comparison.family else ""
+    level = f"Holm-corrected to 5% over {tests} metrics together" if tests > 1 else "at 5%"
     return (
-        f"{comparison.rows:,} test rows; approximate randomisation (exact match: McNemar's exact test), Holm-corrected to 5% "
-        f"over {tests} metrics together; 95% intervals by bootstrap; {comparison.resamples:,} resamples, seed {comparison.seed}."
+        f"{comparison.rows:,} test rows; approximate randomisation{exact}, {level}; 95% intervals by bootstrap; "
+        f"{comparison.resamples:,} resamples, seed {comparison.seed}."
     )

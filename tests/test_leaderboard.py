@@ -225,3 +225,11 @@ def test_what_is_wrong_is_said_without_a_traceback_and_nothing_is_written(board:
         "\nleaderboard stopped: moer: no revision of git and no experiment here; did you mean"
     )
     assert not (board / "metrics/leaderboard").exists()
+
+
+def test_plain_text_and_questions_are_of_different_test_rows_not_of_different_metrics(board: Path) -> None:
+    texts = [{"id": 0, "reference": "A text.", "loss": 1.0, "tokens": 3, "bytes": 7}]
+    commit_predictions(board, "texts", texts, signature=None)
+    done = leaderboard(board, "main", "texts")
+    assert done.returncode == 1
+    assert "all runs answered: main shares none with texts. Test rows: main 20, texts 1." in done.stderr

@@ -86,3 +86,15 @@ def test_a_forced_run_changes_nothing_but_timings(repository: Path) -> None:
     )
     paths = set(re.findall(r"path: (\S+)\n(?: +hash: \S+\n)?[-]", context.stdout))
     assert all(path.startswith("metrics/runtime/") for path in paths)
+
+
+def test_plain_text_goes_through_every_stage_to_a_verdict_by_its_loss(repository: Path) -> None:
+    words = "the heart pumps blood through vessels while lungs take in air and kidneys filter water".split()
+    texts = [" ".join(words[(i * k) % 14] for k in range(1, 6 + i % 7)) + f" {i}" for i in range(120)]
+    (repository / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    done = run_in(repository, "dvc", "exp", "run", "-S", "data=file", "-S", "data.path=texts.jsonl")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test texts by models/finetuned, on cpu" in done.stdout
+    assert re.search(r"model (is \w+ than|and) the base model .*by held-out loss\.", done.stdout)
+    metrics = json.loads((repository / "metrics/evaluate/finetuned.json").read_text())
+    assert list(metrics) == ["rows", "version", "loss", "perplexity", "loss_per_byte", "perplexity_per_byte"]

@@ -79,6 +79,23 @@ def test_better_by_one_and_worse_by_another_is_mixed() -> None:
     assert sentence(mixed) == "The fine-tuned model is better than the base model by 7 of 8 metrics, and worse by 1."
 
 
+def test_plain_text_is_judged_by_its_loss_alone() -> None:
+    def texts(loss: float) -> list[dict[str, Any]]:
+        return [{"id": i, "reference": "A text.", "loss": loss + i % 3, "tokens": 3, "bytes": 7} for i in range(20)]
+
+    said = compare(texts(2.0), texts(1.0), 1000, 0)
+    assert sentence(said) == "The fine-tuned model is better than the base model by held-out loss."
+    assert grounds(said) == (
+        "20 test rows; approximate randomisation, at 5%; 95% intervals by bootstrap; 1,000 resamples, seed 0."
+    )
+    assert sentence(compare(texts(1.0), texts(2.0), 1000, 0)) == (
+        "The fine-tuned model is worse than the base model by held-out loss."
+    )
+    assert sentence(compare(texts(1.0), texts(1.0), 1000, 0)) == (
+        "The fine-tuned model and the base model differ within noise, by held-out loss."
+    )
+
+
 def test_one_test_row_gives_figures_and_says_that_it_is_too_few() -> None:
     few = compare(predictions(0.5, rows=1), predictions(0.1, rows=1, seed=1), 1000, 0)
     assert few.measures["f1"].paired.base_interval.low is None
