@@ -170,7 +170,11 @@ def main(params: Params, instance: str) -> None:
     folder, options = MODELS / instance, params.evaluate
     asked = any(row["prompt"] for row in rows)
     log.info(
-        (f"Asking {folder} the {len(rows):,} test questions" if asked else f"Reading {len(rows):,} test texts by {folder}")
+        (
+            f"Asking {folder} the {len(rows):,} test questions"
+            if asked
+            else f"Reading {len(rows):,} test texts by {folder}"
+        )
         + f", on {device}"
     )
     with kept_answers(all_that_matters(rows, folder, options, device)) as kept:
