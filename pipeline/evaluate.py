@@ -169,14 +169,12 @@ def main(params: Params, instance: str) -> None:
     device = device_of(params.compute)
     folder, options = MODELS / instance, params.evaluate
     asked = any(row["prompt"] for row in rows)
-    log.info(
-        (
-            f"Asking {folder} the {len(rows):,} test questions"
-            if asked
-            else f"Reading {len(rows):,} test texts by {folder}"
-        )
-        + f", on {device}"
+    what = (
+        f"Asking {folder} the {len(rows):,} test questions"
+        if asked
+        else f"Reading {len(rows):,} test texts by {folder}"
     )
+    log.info(f"{what}, on {device}")
     with kept_answers(all_that_matters(rows, folder, options, device)) as kept:
         with told_when_out_of_memory(
             "the model needs more for its longest test row. Set evaluate.precision=bf16, lower evaluate.max_new_tokens, or "
