@@ -22,9 +22,8 @@ from pipeline.likelihood import row_losses
 log = logging.getLogger(__name__)
 
 RowLosses = Callable[[Tensor, Tensor], Tensor]
-LOGITS = (
-    2**25
-)  # at a time: 128 MiB in float32; with fewer, adding up the output layer's gradient takes longer than all else
+# At a time: 128 MiB in float32; with fewer, adding up the output layer's gradient takes longer than all else.
+LOGITS = 2**25
 ALIKE = 1e-3  # nats a token by which the loss may differ from the model's own
 
 
@@ -109,7 +108,8 @@ def hidden_row_losses(hidden: Tensor, labels: Tensor, head: nn.Module) -> Tensor
 def install(model: PreTrainedModel) -> RowLosses:
     """Have the model compute its loss this way when it is given labels; what makes its output the losses of the rows.
 
-    It then gives its last hidden states in place of the logits. A model that does more after its output layer than to
+    In place of the logits it then gives its last hidden states, or without gradients the losses of the rows, at once with
+    the loss. A model that does more after its output layer than to
     multiply (soft caps, scales) is left as it is: its own loss on a few tokens is compared.
     """
     head = model.get_output_embeddings()
@@ -123,16 +123,20 @@ def install(model: PreTrainedModel) -> RowLosses:
             return own(*args, **rest)
         with _passed_through(head):
             output = own(*args, **rest)
-        hidden, targets, _ = labelled(output.logits, labels)
-        summed = LinearCrossEntropy.apply(hidden, head.weight, head.bias, targets)
-        output["loss"] = summed / (len(targets) if num_items_in_batch is None else num_items_in_batch)
+        if torch.is_grad_enabled():
+            hidden, targets, _ = labelled(output.logits, labels)
+            summed, tokens = LinearCrossEntropy.apply(hidden, head.weight, head.bias, targets), len(targets)
+        else:
+            output["logits"] = hidden_row_losses(output.logits, labels, head)
+            summed, tokens = output.logits.sum(dim=0)
+        output["loss"] = summed / (tokens if num_items_in_batch is None else num_items_in_batch)
         return output
 
     if not _is_alike(own, forward, model):
         log.debug("the model's own loss is kept: it does more after its output layer than to multiply")
         return row_losses
     model.forward = forward
-    return functools.partial(hidden_row_losses, head=head)
+    return lambda found, labels: found
 
 
 @contextmanager

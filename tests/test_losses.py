@@ -90,13 +90,17 @@ def test_without_labels_a_model_gives_logits_as_ever() -> None:
 def test_row_losses_are_summed_over_the_labels_of_each_row() -> None:
     model = small("gpt_neox")
     with torch.no_grad():
-        output = model(**{name: INPUTS[name] for name in ("input_ids", "attention_mask")}, output_hidden_states=True)
+        output = model(**{name: INPUTS[name] for name in ("input_ids", "attention_mask")})
     assert torch.equal(row_losses(output.logits, INPUTS["labels"])[:, 1], torch.tensor([3.0, 2.0]))
-    found = install(model)(output.hidden_states[-1], INPUTS["labels"])
+    of_rows = install(model)
+    with torch.no_grad():
+        evaluated = model(**INPUTS)
+    found = of_rows(evaluated.logits, INPUTS["labels"])
     log_p = output.logits.log_softmax(-1)
     first = -(log_p[0, 1, 7] + log_p[0, 2, 8] + log_p[0, 3, 9])
     second = -(log_p[1, 0, 4] + log_p[1, 1, 2])
     torch.testing.assert_close(found, torch.tensor([[first, 3], [second, 2]]))
+    torch.testing.assert_close(evaluated.loss, (first + second) / 5)
 
 
 def test_a_model_that_does_more_after_its_output_layer_keeps_its_own_loss() -> None:
