@@ -7,6 +7,8 @@ from_pretrained would apply one that lies beside merged weights a second time.
 import json
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter"  # the folder in models/finetuned
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+# Models with a state, whose kernels read the weights of a module past it: peft puts no adapter there.
+STATE_SPACE, READ_PAST = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}, "out_proj"
 DROPOUT, OF_OTHER_HEADS = re.compile(r"dropout|pdrop"), re.compile(r"classif|summary|qa_|pooler")
 
 
@@ -54,11 +58,11 @@ def load_trainable(base: Path, options: Train, device: torch.device) -> "PreTrai
         r=method.rank,
         lora_alpha=method.alpha,
         lora_dropout=method.dropout,
-        target_modules=method.target_modules,
+        target_modules=_targets(model, method.target_modules),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2's weights lie transposed
     )
     set_seed(options.seed)  # of the adapter's random half; the Trainer sets it anew
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # peft's, about transformers' next version
+    with _without_pefts_warnings():
         if isinstance(method, Qlora):
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=options.gradient_checkpointing)
         return get_peft_model(model, lora).eval()
@@ -92,7 +96,7 @@ def merged(base: Path, adapter: Path) -> PreTrainedModel:
     """The base model in float32 with the adapter's products added to its weights; QLoRA's too, so that it runs anywhere."""
     from peft import PeftModel
 
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # as above
+    with _without_pefts_warnings():
         return PeftModel.from_pretrained(load_model(base), adapter).merge_and_unload().eval()
 
 
@@ -111,11 +115,27 @@ def load_adapter(model: "PeftModel", checkpoint: Path) -> None:
 def linear_modules(model: PreTrainedModel) -> list[str]:
     """The names of the modules that an adapter can be put on, the output head left out."""
     head = model.get_output_embeddings()
+    past = READ_PAST if model.config.model_type in STATE_SPACE else None
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head and name.rsplit(".", 1)[-1] != past
     ]
+
+
+def _targets(model: PreTrainedModel, wanted: str | list[str]) -> str | list[str]:
+    """All linear modules one by one where peft would refuse some of them."""
+    one_by_one = wanted == ALL_LINEAR and model.config.model_type in STATE_SPACE
+    return linear_modules(model) if one_by_one else wanted
+
+
+@contextmanager
+def _without_pefts_warnings() -> Iterator[None]:
+    """Not about transformers' next version, nor about the patterns by which it looks for experts that are not adapted."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", r"The following (alpha|rank)_pattern keys did not match", RuntimeWarning)
+        yield
 
 
 def module_fault(model: PreTrainedModel, wanted: str | list[str]) -> str | None:
@@ -128,7 +148,8 @@ def module_fault(model: PreTrainedModel, wanted: str | list[str]) -> str | None:
         return None
     there = sorted({name.rsplit(".", 1)[-1] for name in names})
     return (
-        f"train.method.target_modules: the model has no linear module {', '.join(missing)}; it has {', '.join(there)}"
+        f"train.method.target_modules: the model has no linear module {', '.join(missing)} for an adapter; it has "
+        f"{', '.join(there)}"
     )
 
 

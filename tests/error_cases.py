@@ -102,11 +102,15 @@ CONFIGURATION = {
     ),
     "modules that the model lacks": Case(
         queue("model=scratch", "train/method=lora", "train.method.target_modules=[q_proj]"),
-        ("train.method.target_modules: the model has no linear module q_proj; it has dense, dense_4h_to_h, ",),
+        (
+            "train.method.target_modules: the model has no linear module q_proj for an adapter; it has dense, dense_4h_to_h, ",
+        ),
     ),
     "modules of a model folder": Case(
         queue("model=folder", "model.path=mine", "train/method=lora", "train.method.target_modules=[q_proj]"),
-        ("train.method.target_modules: the model has no linear module q_proj; it has dense, dense_4h_to_h, ",),
+        (
+            "train.method.target_modules: the model has no linear module q_proj for an adapter; it has dense, dense_4h_to_h, ",
+        ),
         model(),
     ),
     "modules that are a number": Case(

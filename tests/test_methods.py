@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import environment
 from torch.nn.functional import cross_entropy
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, MambaConfig, MambaForCausalLM
 
 from pipeline import train
 from pipeline.checkpoints import last_checkpoint
@@ -160,9 +160,20 @@ def test_a_module_that_the_model_lacks_is_told_with_those_that_it_has(in_built: 
     with pytest.raises(ConfigError) as error:
         load_trainable(BASE, train_options(method=method), CPU)
     assert str(error.value) == (
-        "train.method.target_modules: the model has no linear module q_proj, embed_out; "
-        "it has dense, dense_4h_to_h, dense_h_to_4h, query_key_value"
+        "train.method.target_modules: the model has no linear module q_proj, embed_out "
+        "for an adapter; it has dense, dense_4h_to_h, dense_h_to_4h, query_key_value"
     )
+
+
+def test_a_model_with_a_state_takes_an_adapter_where_its_kernels_see_it(in_built: Path, train_options: Options) -> None:
+    config = MambaConfig(vocab_size=400, hidden_size=32, num_hidden_layers=1, state_size=4)
+    model = MambaForCausalLM(config)
+    assert "it has dt_proj, in_proj, x_proj" in (module_fault(model, ["out_proj"]) or "")
+    model.save_pretrained("models/base")
+    train.train(train_options(max_steps=2, method=LORA, learning_rate=0.01), CPU)
+    adapted = merge(BASE, FINETUNED / "adapter")
+    torch.testing.assert_close(logits(adapted), logits(load_model(FINETUNED)))
+    assert not torch.equal(logits(adapted), logits(load_model(BASE)))
 
 
 def test_gpt2_takes_an_adapter_too(in_built: Path, train_options: Options) -> None:
