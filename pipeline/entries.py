@@ -6,7 +6,7 @@ Each step returns what it had to leave out or do, in words, for the table to say
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any, NamedTuple
 
 from pipeline.compose import ABSENT
@@ -15,6 +15,7 @@ from pipeline.revisions import Run
 from pipeline.scores import score
 
 SEED = "train.seed"
+TOGETHER = 3  # runs of one number of rows that are told by name
 Params = dict[str, Any]
 
 
@@ -91,7 +92,12 @@ def on_shared_rows(runs: list[Run]) -> tuple[list[Run], list[str]]:
 
 
 def _counts(runs: list[Run]) -> str:
-    return ", ".join(f"{run.name} {len(run.rows):,}" for run in runs)
+    """How many test rows each has; those of the most frequent number together, where they are many."""
+    numbers = Counter(len(run.rows) for run in runs)
+    usual, times = numbers.most_common(1)[0]
+    many = times > TOGETHER
+    alone = [f"{run.name} {len(run.rows):,}" for run in runs if not many or len(run.rows) != usual]
+    return ", ".join([*alone, *([f"{times} others {usual:,}" if alone else f"all {times} {usual:,}"] if many else [])])
 
 
 def _nothing_shared(runs: list[Run], asked: list[dict[Any, Any]]) -> str:

@@ -60,6 +60,15 @@ def told(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def briefly(value: Any) -> str:
+    """
+    >>> briefly("c0ffee" + 58 * "0"), briefly("cosine")
+    ('c0ffee000000', 'cosine')
+    """
+    text = told(value)
+    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
+
+
 def seeds(entry: Entry) -> str:
     """
     >>> seeds(Entry("a", [], {}))
@@ -103,7 +112,7 @@ def legend(result: Standings, rated: bool) -> list[str]:
 
 def _labels(rank: int, entry: Entry) -> list[str]:
     """The left column: names, what sets the entry apart, seeds."""
-    differs = [f"{key}={told(value)}" for key, value in entry.differs.items()]
+    differs = [f"{key}={briefly(value)}" for key, value in entry.differs.items()]
     texts = [entry.name, *differs, seeds(entry)]
     lines = [line for text in texts for line in _wrapped(text, NAME - 3)]
     return [f"{rank:>2} {lines[0]}", *(f"   {line}" for line in lines[1:])]
@@ -111,11 +120,14 @@ def _labels(rank: int, entry: Entry) -> list[str]:
 
 def _wrapped(text: str, width: int) -> list[str]:
     """
-    >>> _wrapped("train.early_stopping.patience=0.25", 27)
-    ['train.early_stopping.', ' patience=0.25']
+    >>> _wrapped("train.early_stopping.patience=0.25", 27), _wrapped("main, seed-1", 27)
+    (['train.early_stopping.', ' patience=0.25'], ['main, seed-1'])
     """
-    breakable = re.sub(r"\.(?=[^.=]*=)", ". ", text) if len(text) > width else text
-    return textwrap.wrap(breakable, width, subsequent_indent=" ")
+    key, equals, value = text.partition("=")
+    section, dot, name = key.rpartition(".")
+    if len(text) <= width or not (equals and dot):
+        return textwrap.wrap(text, width, subsequent_indent=" ")
+    return [section + dot, *textwrap.wrap(name + equals + value, width, initial_indent=" ", subsequent_indent="  ")]
 
 
 def _cell(value: Figure) -> list[str]:
@@ -201,7 +213,8 @@ def write(result: Standings, settings: dict[str, Any], out: Path) -> None:
     places = [place_row(rank, place) for rank, place in enumerate(result.places, start=1)]
     duels = [{**duel._asdict(), "by": result.by} for duel in result.duels]
     facts = {**settings, "by": result.by, "rows": len(result.places[0].entry.runs[0].rows), "notes": result.notes}
-    page = rendered("leaderboard.html.j2", result=result, facts=facts, title=title, told=told, seeds=seeds, span=span)
+    said = {"title": title, "briefly": briefly, "seeds": seeds, "span": span}
+    page = rendered("leaderboard.html.j2", result=result, facts=facts, **said)
     with whole(out) as folder:
         folder.mkdir()
         (folder / FILES[0]).write_text(page, encoding="utf-8")

@@ -84,6 +84,13 @@ def test_as_many_rows_with_another_question_are_left_out_and_told() -> None:
     )
 
 
+def test_of_many_runs_the_usual_number_of_rows_is_told_once() -> None:
+    few, many = [run(name, [0.0, 0.25]) for name in "abcd"], run("e", [1.0, 1.0, 0.5])
+    assert on_shared_rows([*few, many])[1][0].startswith("The runs answered different test rows (e 3, 4 others 2).")
+    few[3].rows[1]["prompt"] = "asked otherwise"
+    assert on_shared_rows(few)[1][0].startswith("The runs answered different test rows (all 4 2).")
+
+
 def test_the_same_rows_in_another_order_are_shared_without_a_word() -> None:
     first, second = run("a", [0.0, 0.25]), run("b", [0.5, 1.0])
     second.rows.reverse()
