@@ -24,7 +24,7 @@ def arguments_of(
         num_train_epochs=options.epochs,
         max_steps=options.max_steps or -1,
         per_device_train_batch_size=options.batch_size,
-        per_device_eval_batch_size=options.eval_batch_size,
+        per_device_eval_batch_size=options.eval_batch_size or 1,  # else FineTuner finds what fits
         gradient_accumulation_steps=options.gradient_accumulation,
         optim=options.optimizer,
         learning_rate=options.learning_rate,

@@ -18,7 +18,7 @@ class Judge:
     """
 
     def __init__(
-        self, rows: pa.Table, encoder: Encoder, options: EarlyStopping, batch_size: int, positions: int | None
+        self, rows: pa.Table, encoder: Encoder, options: EarlyStopping, batch_size: int | None, positions: int | None
     ) -> None:
         self.encoder, self.options, self.batch_size = encoder, options, batch_size
         room = (positions or 2**31) - options.max_new_tokens

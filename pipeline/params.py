@@ -246,7 +246,8 @@ class Train(Section):
     """rows in a forward pass, of each process (see compute)"""
     gradient_accumulation: Positive
     """forward passes in an optimizer step"""
-    eval_batch_size: Positive
+    eval_batch_size: Positive | None
+    """rows in a forward pass of an evaluation, the longest ones first; null: as many as fit"""
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"]
     learning_rate: Annotated[float, Field(gt=0, lt=10)]
     method: Method

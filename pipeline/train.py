@@ -106,7 +106,7 @@ def build_trainer(options: Train, folder: Path, device: torch.device, compute: M
         model=model,
         args=arguments_of(options, folder, device, compute),
         train_dataset=datasets.Dataset(train),
-        eval_dataset=datasets.Dataset(validation),
+        eval_dataset=datasets.Dataset(validation.sort_by([("length", "descending")])),  # so little is padding
         data_collator=packed if options.packing else padded,
         padded=padded,
         preprocess_logits_for_metrics=row_losses,
@@ -182,9 +182,9 @@ def announced(options: Train, trainer: FineTuner) -> str:
 
 def advice(options: Train, trainer: FineTuner) -> str:
     """What to lower where memory is too small for it."""
-    longest = max(trainer.train_dataset["length"])
+    longest, evaluated = max(trainer.train_dataset["length"]), trainer.args.per_device_eval_batch_size
     return (
-        f"trained in batches of {options.batch_size} rows, evaluated in batches of {options.eval_batch_size}, of up to "
+        f"trained in batches of {options.batch_size} rows, evaluated in batches of {evaluated}, of up to "
         f"{longest} tokens. Lower train.batch_size (and raise train.gradient_accumulation as much), "
         "train.eval_batch_size or tokenize.max_length, or set train.gradient_checkpointing=true"
     )

@@ -1,23 +1,29 @@
 """The Trainer with this project's learning rates and validation metrics."""
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import EvalPrediction, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from pipeline.checkpoints import StrictTrainer
 from pipeline.history import HistoryCallback
 from pipeline.judge import Judge
+from pipeline.likelihood import LOGITS_A_BATCH, row_losses
+from pipeline.memory import is_out_of_memory
 from pipeline.options import Plateau
 from pipeline.params import Train
 from pipeline.ranks import agreed
 from pipeline.rates import rate_of, step_rows
 from pipeline.stopping import Budget, FollowPlateau, Patience
 
+log = logging.getLogger(__name__)
+
+EVALUATED = {"cpu": 4096, "cuda": 2**17}  # tokens side by side; more were not faster
 Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 
 
@@ -48,6 +54,37 @@ class FineTuner(StrictTrainer):
         if options.max_minutes is not None:
             callbacks.append(Budget(options.max_minutes))
         super().__init__(compute_metrics=self.validation, callbacks=callbacks, **rest)
+        if options.eval_batch_size is None:
+            self.args.per_device_eval_batch_size = max(1, self._tokens_evaluated() // max(self.eval_dataset["length"]))
+
+    def _tokens_evaluated(self) -> int:
+        """How many tokens stand side by side in an evaluation; fewer where all their logits do."""
+        tokens = EVALUATED.get(self.args.device.type, EVALUATED["cuda"])
+        if self.preprocess_logits_for_metrics is not row_losses:
+            return tokens
+        return min(tokens, LOGITS_A_BATCH // self.model.get_input_embeddings().num_embeddings)
+
+    def evaluate(self, *args: Any, **rest: Any) -> dict[str, float]:
+        """What an evaluation measures; where memory runs out, of half as many rows at a time.
+
+        Not where the number of rows is given, nor with several processes, which would have to agree.
+        """
+        while (found := self._evaluated_if_it_fits(*args, **rest)) is None:
+            rows = self.args.per_device_eval_batch_size
+            self.args.per_device_eval_batch_size = (rows + 1) // 2
+            log.warning(f"{rows} rows side by side do not fit into memory; evaluating {(rows + 1) // 2} at a time")
+            if self.args.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return found
+
+    def _evaluated_if_it_fits(self, *args: Any, **rest: Any) -> dict[str, float] | None:
+        try:
+            return super().evaluate(*args, **rest)
+        except (RuntimeError, MemoryError) as error:
+            can_halve = self.options.eval_batch_size is None and self.args.per_device_eval_batch_size > 1
+            if not is_out_of_memory(error) or not can_halve or self.args.world_size > 1:
+                raise
+        return None
 
     def validation(self, prediction: EvalPrediction) -> dict[str, float]:
         """What an evaluation measures: the loss, and the score of answers if that decides what is kept."""
@@ -76,6 +113,10 @@ class FineTuner(StrictTrainer):
             return super()._get_train_sampler(train_dataset)
         rows = train_dataset or self.train_dataset
         return AgreedOrder(step_rows(self.options, self.args.world_size), lengths=list(rows["length"]))
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler:
+        """In their order, the longest first; the Trainer would group them anew."""
+        return SequentialSampler(eval_dataset)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
         """The configured schedule, in the place of the Trainer's own."""

@@ -206,8 +206,33 @@ def test_out_of_memory_is_told_with_what_to_lower(
     with pytest.raises(ModelError) as error:
         train.train(train_options(max_steps=2), CPU)
     longest = max(read_parquet(Path("data/tokenized/train.parquet"))["length"].to_pylist())
-    assert "memory is too small: trained in batches of 16 rows, evaluated in batches of 16" in str(error.value)
+    assert "memory is too small: trained in batches of 16 rows, evaluated in batches of 42" in str(error.value)
     assert f"of up to {longest} tokens. Lower train.batch_size" in str(error.value)
+
+
+def test_an_evaluation_that_does_not_fit_goes_on_with_half_as_many_rows_the_longest_first(
+    in_built: Path, train_options: Options, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lengths = sorted(read_parquet(Path("data/tokenized/validation.parquet"))["length"].to_pylist(), reverse=True)
+    expected = train.train(train_options(max_steps=1, eval_batch_size=3), CPU)["validation_loss_before"]
+    step, shapes = train.FineTuner.prediction_step, []
+
+    def limited(self: Any, model: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
+        shapes.append(tuple(inputs["input_ids"].shape))
+        if len(inputs["input_ids"]) > 4:
+            no_memory_on_the_processor()
+        return step(self, model, inputs, *rest, **options)
+
+    monkeypatch.setattr(train.FineTuner, "prediction_step", limited)
+    rows = 4096 // lengths[0]
+    found = train.train(train_options(max_steps=1), CPU)["validation_loss_before"]
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert min(rows, len(lengths)) > 8
+    tried = [record.getMessage() for record in caplog.records if "do not fit" in record.getMessage()]
+    assert tried[0] == f"{rows} rows side by side do not fit into memory; evaluating {(rows + 1) // 2} at a time"
+    fitted = [shape for shape in shapes if shape[0] <= 4]
+    size = fitted[0][0]
+    assert [width for _, width in fitted[: -(-len(lengths) // size)]] == lengths[::size]
 
 
 def test_other_errors_are_left_as_they_are() -> None:
