@@ -54,6 +54,7 @@ def arguments_of(
         length_column_name="length",
         ddp_find_unused_parameters=False,  # all are used
         dataloader_pin_memory=device.type == "cuda",
+        accelerator_config={"non_blocking": device.type == "cuda"},  # else the host waits for the card at each batch
         report_to="none",
         disable_tqdm=True,  # HistoryCallback shows progress
     )

@@ -1,11 +1,14 @@
 """How probable a model holds the held-out texts: loss in nats a token."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
+from transformers import masking_utils
 
 from pipeline.encoding import IGNORED, Example
 from pipeline.errors import ModelError
@@ -57,6 +60,20 @@ def pack(examples: list[Example]) -> dict[str, torch.Tensor]:
         "position_ids": torch.tensor([[place for each in examples for place in range(len(each.input_ids))]]),
         "labels": torch.tensor([[label for each in examples for label in (IGNORED, *each.labels[1:])]]),
     }
+
+
+@contextmanager
+def known_to_be(packed: bool) -> Iterator[None]:
+    """Spare transformers to look, in every batch without an attention mask, whether its rows are packed.
+
+    It decides by the positions' values, for which the host waits until a card has done all that is queued.
+    """
+    looked = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda positions: (positions == 0).cumsum(-1) if packed else None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = looked
 
 
 @torch.inference_mode()

@@ -83,20 +83,38 @@ def _logits(hidden: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     return logits if bias is None else logits.add_(bias)
 
 
-def labelled(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(hidden states at the positions that predict a label, those labels, which row each is of).
+def with_places(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The batch, and as `label_places` where in its flattened labels the tokens to predict are: (tokens,).
+
+    Found before the batch goes to a card: their number is a shape, for which the host would wait at each step.
+    """
+    return {**batch, "label_places": places_of(batch["labels"])}
+
+
+def places_of(labels: Tensor) -> Tensor:
+    """Where in the flattened labels (rows, positions) the tokens to predict are; nothing predicts the first of a row."""
+    is_label = labels != IGNORED
+    is_label[:, 0] = False
+    return is_label.flatten().nonzero()[:, 0]
+
+
+def labelled(hidden: Tensor, labels: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """(hidden states at the positions that predict a label, those labels).
 
     hidden (rows, positions, features), of which position i predicts label i + 1; labels (rows, positions).
     """
-    targets = labels[:, 1:]
-    is_label = targets != IGNORED
-    return hidden[:, :-1][is_label], targets[is_label], is_label.nonzero()[:, 0]
+    states, targets = hidden.flatten(0, 1).index_select(0, places - 1), labels.flatten().index_select(0, places)
+    where = states.device.type
+    if torch.amp.is_autocast_available(where) and torch.is_autocast_enabled(where):
+        states = states.to(torch.get_autocast_dtype(where))  # norms give float32; the gradients would be computed in it
+    return states, targets
 
 
 @torch.no_grad()
-def hidden_row_losses(hidden: Tensor, labels: Tensor, head: nn.Module) -> Tensor:
+def hidden_row_losses(hidden: Tensor, labels: Tensor, places: Tensor, head: nn.Module) -> Tensor:
     """Per row the summed loss in nats and the number of tokens it is summed over: (rows, 2), in float32."""
-    states, targets, rows = labelled(hidden, labels)
+    states, targets = labelled(hidden, labels, places)
+    rows = places // labels.shape[1]
     matrix, bias = head.weight.to(states.dtype), getattr(head, "bias", None)
     found = torch.zeros(len(labels), 2, device=hidden.device)
     for part in parts(len(states), len(matrix)):
@@ -118,16 +136,23 @@ def install(model: PreTrainedModel) -> RowLosses:
     own = model.forward
 
     @functools.wraps(own)
-    def forward(*args: Any, labels: Tensor | None = None, num_items_in_batch: Any = None, **rest: Any) -> Any:
+    def forward(
+        *args: Any,
+        labels: Tensor | None = None,
+        label_places: Tensor | None = None,
+        num_items_in_batch: Any = None,
+        **rest: Any,
+    ) -> Any:
         if labels is None:
             return own(*args, **rest)
         with _passed_through(head):
             output = own(*args, **rest)
+        places = places_of(labels) if label_places is None else label_places
         if torch.is_grad_enabled():
-            hidden, targets, _ = labelled(output.logits, labels)
+            hidden, targets = labelled(output.logits, labels, places)
             summed, tokens = LinearCrossEntropy.apply(hidden, head.weight, head.bias, targets), len(targets)
         else:
-            output["logits"] = hidden_row_losses(output.logits, labels, head)
+            output["logits"] = hidden_row_losses(output.logits, labels, places, head)
             summed, tokens = output.logits.sum(dim=0)
         output["loss"] = summed / (tokens if num_items_in_batch is None else num_items_in_batch)
         return output

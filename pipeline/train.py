@@ -93,12 +93,13 @@ def build_trainer(options: Train, folder: Path, device: torch.device, compute: M
     # Smoothed labels want every logit; of a split model, the output layer's weights are gathered in its own forward alone.
     every_logit = options.label_smoothing or isinstance(compute, Fsdp)
     row_losses = likelihood.row_losses if every_logit else losses.install(model)
+    prepared = (lambda batch: batch) if row_losses is likelihood.row_losses else losses.with_places
 
     def padded(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return likelihood.pad(examples_of(rows), tokenizer.pad_token_id)
+        return prepared(likelihood.pad(examples_of(rows), tokenizer.pad_token_id))
 
     def packed(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return likelihood.pack(examples_of(rows))
+        return prepared(likelihood.pack(examples_of(rows)))
 
     trainer = FineTuner(
         options,
@@ -153,7 +154,7 @@ def train(options: Train, device: torch.device, compute: Machine | None = None) 
         log.debug(f"checkpoints in {folder}")
         if checkpoint:
             log.info(f"Going on from {checkpoint.name}, which an interrupted training left")
-        with told_when_out_of_memory(advice(options, trainer)):
+        with told_when_out_of_memory(advice(options, trainer)), likelihood.known_to_be(options.packing):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             kept = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
         model = whole_model(trainer, lambda: load_trainable(BASE, options, device))

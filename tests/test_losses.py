@@ -9,8 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from pipeline import losses
 from pipeline.encoding import Example
-from pipeline.likelihood import pack, pad, row_losses
-from pipeline.losses import LinearCrossEntropy, install
+from pipeline.likelihood import known_to_be, pack, pad, row_losses
+from pipeline.losses import LinearCrossEntropy, install, with_places
 
 VOCABULARY = 101
 
@@ -63,6 +63,13 @@ INPUTS = {
 }
 
 
+ROWS = [
+    Example([5, 6, 7, 8, 9], [-100, -100, 7, 8, 9], 0),
+    Example([3, 4, 2], [3, 4, 2], 0),
+    Example([1, 9, 8, 7], [-100, 9, 8, -100], 0),
+]
+
+
 def small(kind: str, **changed: Any) -> Any:
     torch.manual_seed(1)
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**SMALL[kind], **PLAIN, **changed})).eval()
@@ -78,6 +85,43 @@ def test_a_model_has_the_same_loss_and_gradients_as_by_itself(kind: str) -> None
     for name, each in model.named_parameters():
         torch.testing.assert_close(each.grad, grads[name], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(model(**INPUTS).loss, own(**INPUTS).loss)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_step_is_queued_without_waiting_for_a_number(kind: str, packed: bool) -> None:
+    """Tensors on the device `meta` hold no numbers: what would make the host wait for a card cannot be done with them."""
+    model = small(kind, use_cache=False, pad_token_id=None)  # as GPT-2 comes; with one, its own code looks for it
+    install(model)
+    batch = {name: each.to("meta") for name, each in with_places(pack(ROWS) if packed else pad(ROWS, 2)).items()}
+    model.to("meta")
+    with known_to_be(packed):
+        model(**batch, num_items_in_batch=torch.tensor(7, device="meta")).loss.backward()
+        assert model.get_output_embeddings().weight.grad.shape == (VOCABULARY, 32)
+        with pytest.raises(NotImplementedError, match="nonzero"):
+            model(**{name: each for name, each in batch.items() if name != "label_places"})
+    with pytest.raises(RuntimeError, match="item"):  # transformers looks whether the rows are packed
+        model(**batch)
+
+
+def test_in_bf16_the_products_for_the_gradients_are_in_bf16_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[torch.dtype] = []
+    forward = LinearCrossEntropy.forward
+
+    def noting(ctx: Any, hidden: torch.Tensor, *rest: Any) -> torch.Tensor:
+        taken.append(hidden.dtype)
+        return forward(ctx, hidden, *rest)
+
+    monkeypatch.setattr(LinearCrossEntropy, "forward", staticmethod(noting))
+    model, own = small("llama"), small("llama")
+    install(model)
+    for each in (model, own):
+        with torch.autocast("cpu", torch.bfloat16):
+            each(**INPUTS).loss.backward()
+    assert taken == [torch.bfloat16]
+    for mine, its in zip(model.parameters(), own.parameters(), strict=True):
+        assert mine.grad.dtype == torch.float32
+        assert (mine.grad - its.grad).norm() < 0.02 * its.grad.norm()
 
 
 def test_without_labels_a_model_gives_logits_as_ever() -> None:
@@ -115,13 +159,6 @@ def test_a_model_that_does_more_after_its_output_layer_keeps_its_own_loss() -> N
     assert model.forward == own
 
 
-ROWS = [
-    Example([5, 6, 7, 8, 9], [-100, -100, 7, 8, 9], 0),
-    Example([3, 4, 2], [3, 4, 2], 0),
-    Example([1, 9, 8, 7], [-100, 9, 8, -100], 0),
-]
-
-
 def test_packed_rows_stand_one_after_the_other() -> None:
     assert {name: each.tolist() for name, each in pack(ROWS).items()} == {
         "input_ids": [[5, 6, 7, 8, 9, 3, 4, 2, 1, 9, 8, 7]],
@@ -137,9 +174,12 @@ def test_packed_rows_have_the_logits_that_they_have_alone(kind: str, attention: 
     packed = {name: each for name, each in pack(ROWS).items() if name != "labels"}
     with torch.no_grad():
         together = model(**packed, use_cache=False).logits[0]
+        with known_to_be(packed=True):
+            known = model(**packed, use_cache=False).logits[0]
         alone = torch.cat([model(input_ids=torch.tensor([row.input_ids])).logits[0] for row in ROWS])
         unkept = model(input_ids=packed["input_ids"]).logits[0]
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+    assert torch.equal(known, together)
     assert (unkept - alone).abs().max() > 1e-2
 
 
