@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 # A configuration that runs in seconds and still does all that a real one does.
@@ -106,10 +107,26 @@ def make_tiny(folder: Path) -> None:
         (folder / "conf" / path).write_text(re.sub(f"(?m)^({line}).*", rf"\g<1>{value}", text))
 
 
+def made_once(name: str, make: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the first of pytest's workers to want it makes, for all of them."""
+    ours = tmp_path_factory.getbasetemp()
+    shared = ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
+    folder, marker = shared / name / "project", shared / name / "made"
+    with FileLock(shared / f"{name}.lock"):
+        if not marker.exists():
+            make(folder)
+            marker.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone in which the whole pipeline has been run once, on the tiny configuration, and committed."""
-    folder = copy_project(tmp_path_factory.mktemp("pipeline") / "project")
+    """A clone in which the whole pipeline has been run once, on the tiny configuration, and committed. Not to be changed."""
+    return made_once("pipeline", make_repository, tmp_path_factory)
+
+
+def make_repository(folder: Path) -> Path:
+    copy_project(folder)
     make_tiny(folder)
     assert python_in(folder, "pipeline.compose").returncode == 0
     commit_all(folder)
@@ -121,7 +138,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project in which the stages before train have been run on the tiny configuration. Not to be changed."""
-    folder = copy_project(tmp_path_factory.mktemp("built") / "project")
+    return made_once("built", make_built, tmp_path_factory)
+
+
+def make_built(folder: Path) -> Path:
+    copy_project(folder)
     stages = [("fetch", "instance=data"), ("fetch", "instance=model"), ("clean",), ("format",), ("tokenize",)]
     for module, *arguments in [("compose", *TINY), *stages]:
         done = python_in(folder, f"pipeline.{module}", *arguments)
