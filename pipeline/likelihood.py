@@ -1,15 +1,13 @@
 """How probable a model holds the held-out texts: loss in nats a token."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
-from transformers import masking_utils
 
+from pipeline.batches import pad
 from pipeline.encoding import IGNORED, Example
 from pipeline.errors import ModelError
 
@@ -30,50 +28,6 @@ def row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     )
     summed = losses.view(targets.shape).sum(dim=1)
     return torch.stack([summed, (targets != IGNORED).sum(dim=1).float()], dim=1)
-
-
-def pad(examples: list[Example], padding: int) -> dict[str, torch.Tensor]:
-    """One batch, padded on the right: input_ids and labels, each (rows, longest).
-
-    No attention mask: a causal model's tokens never see what stands to their right, and without one attention takes the
-    kernel that skips that half.
-    """
-    longest = max(len(each.input_ids) for each in examples)
-
-    def padded(rows: list[list[int]], value: int) -> torch.Tensor:
-        return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
-
-    return {
-        "input_ids": padded([each.input_ids for each in examples], padding),
-        "labels": padded([each.labels for each in examples], IGNORED),
-    }
-
-
-def pack(examples: list[Example]) -> dict[str, torch.Tensor]:
-    """One batch without padding: the rows one after the other in a single one, input_ids, position_ids, labels (1, tokens).
-
-    Positions begin anew with each row, by which transformers keeps the rows' attention apart. The first token of a row
-    is nobody's to predict.
-    """
-    return {
-        "input_ids": torch.tensor([[token for each in examples for token in each.input_ids]]),
-        "position_ids": torch.tensor([[place for each in examples for place in range(len(each.input_ids))]]),
-        "labels": torch.tensor([[label for each in examples for label in (IGNORED, *each.labels[1:])]]),
-    }
-
-
-@contextmanager
-def known_to_be(packed: bool) -> Iterator[None]:
-    """Spare transformers to look, in every batch without an attention mask, whether its rows are packed.
-
-    It decides by the positions' values, for which the host waits until a card has done all that is queued.
-    """
-    looked = masking_utils.find_packed_sequence_indices
-    masking_utils.find_packed_sequence_indices = lambda positions: (positions == 0).cumsum(-1) if packed else None
-    try:
-        yield
-    finally:
-        masking_utils.find_packed_sequence_indices = looked
 
 
 @torch.inference_mode()

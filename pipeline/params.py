@@ -275,7 +275,8 @@ class Train(Section):
     """rows of like length share a batch, so that little of it is padding"""
     packing: bool
     """a batch's rows stand one after the other, attention and positions kept apart, so that none of it is padding; pays
-    on a GPU, while on a CPU the attention of a long batch costs more than padding"""
+    on a GPU, while on a CPU the attention of a long batch costs more than padding. Models that cannot keep them apart (OPT,
+    Bloom, those with a state) are refused"""
     gradient_checkpointing: bool
     logging_steps: Positive
     eval_steps: Positive | None

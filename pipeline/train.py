@@ -23,10 +23,11 @@ from transformers import GenerationConfig
 
 from pipeline import likelihood, losses
 from pipeline.arguments import arguments_of
+from pipeline.batches import keeps_apart, known_to_be, pack, pad
 from pipeline.checkpoints import key_of, last_checkpoint, shared_checkpoint_folder, whole_model
 from pipeline.devices import device_of
 from pipeline.encoding import Example, load_encoder
-from pipeline.errors import DataError
+from pipeline.errors import DataError, ModelError
 from pipeline.files import read_parquet, whole, write_json
 from pipeline.history import SCORES, rows_of, write_history
 from pipeline.judge import Judge
@@ -83,6 +84,15 @@ def require_fit(rows: pa.Table, name: str, tokens: int, positions: int | None) -
         )
 
 
+def require_apart(model: Any, examples: list[Example]) -> None:
+    """Raise ModelError if a model lets packed rows see each other, by the starts of some rows."""
+    if not keeps_apart(model, [Example(each.input_ids[:16], each.labels[:16], 0) for each in examples]):
+        raise ModelError(
+            f"train.packing: {BASE} ({model.config.model_type}) does not keep packed rows apart, so each would be learned "
+            "as what follows another. Set train.packing=false; train.group_by_length=true leaves little padding, too"
+        )
+
+
 def build_trainer(options: Train, folder: Path, device: torch.device, compute: Machine | None = None) -> FineTuner:
     """The Trainer over the tokenized rows, with the base model in it."""
     model, tokenizer = load_trainable(BASE, options, device), load_tokenizer(BASE)
@@ -90,16 +100,18 @@ def build_trainer(options: Train, folder: Path, device: torch.device, compute: M
     for rows, name in ((train, TRAIN), (validation, VALIDATION)):
         require_fit(rows, name, model.get_input_embeddings().num_embeddings, positions_of(BASE))
     model.config.use_cache = False  # with a cache, packed rows are not kept apart
+    if options.packing:
+        require_apart(model, examples_of(train.slice(0, 3).to_pylist()))
     # Smoothed labels want every logit; of a split model, the output layer's weights are gathered in its own forward alone.
     every_logit = options.label_smoothing or isinstance(compute, Fsdp)
     row_losses = likelihood.row_losses if every_logit else losses.install(model)
     prepared = (lambda batch: batch) if row_losses is likelihood.row_losses else losses.with_places
 
     def padded(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return prepared(likelihood.pad(examples_of(rows), tokenizer.pad_token_id))
+        return prepared(pad(examples_of(rows), tokenizer.pad_token_id))
 
     def packed(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return prepared(likelihood.pack(examples_of(rows)))
+        return prepared(pack(examples_of(rows)))
 
     trainer = FineTuner(
         options,
@@ -154,7 +166,7 @@ def train(options: Train, device: torch.device, compute: Machine | None = None) 
         log.debug(f"checkpoints in {folder}")
         if checkpoint:
             log.info(f"Going on from {checkpoint.name}, which an interrupted training left")
-        with told_when_out_of_memory(advice(options, trainer)), likelihood.known_to_be(options.packing):
+        with told_when_out_of_memory(advice(options, trainer)), known_to_be(options.packing):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             kept = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
         model = whole_model(trainer, lambda: load_trainable(BASE, options, device))

@@ -23,13 +23,14 @@ from transformers import (
     PretrainedConfig,
 )
 
+from pipeline.batches import pad
 from pipeline.encoding import IGNORED, Example, load_encoder
 from pipeline.errors import ConfigError, ModelError
 from pipeline.evaluate import answered, evaluate, losses_of, room_for_prompt
 from pipeline.files import read_jsonl
 from pipeline.generation import Ending, fitting, generate
 from pipeline.kept import Answer, Kept, kept_answers
-from pipeline.likelihood import batches_by_length, held_out_loss, pad, row_losses
+from pipeline.likelihood import batches_by_length, held_out_loss, row_losses
 from pipeline.params import Evaluate
 from pipeline.weights import load_model, load_tokenizer
 

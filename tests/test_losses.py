@@ -4,15 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+from small_models import PLAIN, ROWS, SMALL, VOCABULARY, small
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from pipeline import losses
-from pipeline.encoding import Example
-from pipeline.likelihood import known_to_be, pack, pad, row_losses
+from pipeline.batches import known_to_be, pack, pad
+from pipeline.likelihood import row_losses
 from pipeline.losses import LinearCrossEntropy, install, with_places
-
-VOCABULARY = 101
 
 
 def tensors(bias: bool, dtype: torch.dtype = torch.float64) -> tuple[Any, ...]:
@@ -48,31 +47,11 @@ def test_what_is_frozen_gets_no_gradient() -> None:
     assert hidden.grad is not None
 
 
-SMALL: dict[str, dict[str, Any]] = {
-    "gpt_neox": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
-    "llama": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
-    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2},  # output layer tied to the embedding
-    "qwen2": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-              "num_key_value_heads": 2},
-}  # fmt: skip
-PLAIN = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
 INPUTS = {
     "input_ids": torch.tensor([[5, 6, 7, 8, 9], [3, 4, 2, 2, 2]]),
     "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
     "labels": torch.tensor([[-100, -100, 7, 8, 9], [-100, 4, 2, -100, -100]]),
 }
-
-
-ROWS = [
-    Example([5, 6, 7, 8, 9], [-100, -100, 7, 8, 9], 0),
-    Example([3, 4, 2], [3, 4, 2], 0),
-    Example([1, 9, 8, 7], [-100, 9, 8, -100], 0),
-]
-
-
-def small(kind: str, **changed: Any) -> Any:
-    torch.manual_seed(1)
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**SMALL[kind], **PLAIN, **changed})).eval()
 
 
 @pytest.mark.parametrize("kind", SMALL)
@@ -157,30 +136,6 @@ def test_a_model_that_does_more_after_its_output_layer_keeps_its_own_loss() -> N
     own = model.forward
     assert install(model) is row_losses
     assert model.forward == own
-
-
-def test_packed_rows_stand_one_after_the_other() -> None:
-    assert {name: each.tolist() for name, each in pack(ROWS).items()} == {
-        "input_ids": [[5, 6, 7, 8, 9, 3, 4, 2, 1, 9, 8, 7]],
-        "position_ids": [[0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2, 3]],
-        "labels": [[-100, -100, 7, 8, 9, -100, 4, 2, -100, 9, 8, -100]],
-    }
-
-
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("kind", SMALL)
-def test_packed_rows_have_the_logits_that_they_have_alone(kind: str, attention: str) -> None:
-    model = small(kind, attn_implementation=attention)
-    packed = {name: each for name, each in pack(ROWS).items() if name != "labels"}
-    with torch.no_grad():
-        together = model(**packed, use_cache=False).logits[0]
-        with known_to_be(packed=True):
-            known = model(**packed, use_cache=False).logits[0]
-        alone = torch.cat([model(input_ids=torch.tensor([row.input_ids])).logits[0] for row in ROWS])
-        unkept = model(input_ids=packed["input_ids"]).logits[0]
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
-    assert torch.equal(known, together)
-    assert (unkept - alone).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("kind", SMALL)

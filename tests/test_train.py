@@ -282,3 +282,11 @@ def test_packed_batches_train_as_padded_ones_do(in_built: Path, train_options: O
     padded, packed = (train.train(train_options(**shared, packing=packing), CPU) for packing in (False, True))
     for name in ("validation_loss_before", "validation_loss", "loss"):
         assert packed[name] == pytest.approx(padded[name], rel=1e-4)
+
+
+def test_a_model_that_mixes_packed_rows_is_refused(in_built: Path, train_options: Options) -> None:
+    config = AutoConfig.for_model("bloom", vocab_size=400, hidden_size=32, n_layer=2, n_head=2)
+    AutoModelForCausalLM.from_config(config).save_pretrained("models/base")
+    with pytest.raises(ModelError, match=r"train\.packing: models/base \(bloom\) does not keep packed rows apart"):
+        train.train(train_options(packing=True), CPU)
+    assert not Path("models/finetuned").exists()
