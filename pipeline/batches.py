@@ -12,9 +12,6 @@ from pipeline.encoding import IGNORED, Example
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# What of the difference that other rows make is no more than rounding: with weights in float32, and in fewer bits.
-ROUNDING = {True: 1e-3, False: 0.05}
-
 
 def pad(examples: list[Example], padding: int) -> dict[str, torch.Tensor]:
     """One batch, padded on the right: input_ids and labels, each (rows, longest).
@@ -77,5 +74,9 @@ def keeps_apart(model: "PreTrainedModel", examples: list[Example]) -> bool:
     with known_to_be(packed=False):
         one_text = model(input_ids=torch.cat(tokens, dim=1), use_cache=False).logits[0]
     model.train(was)
-    rounding = ROUNDING[all(weight.dtype == torch.float32 for weight in model.parameters())]
-    return bool((packed - alone).norm() <= rounding * (one_text - alone).norm())
+    return bool((packed - alone).norm() <= rounding(model) * (one_text - alone).norm())
+
+
+def rounding(model: "PreTrainedModel") -> float:
+    """What part of a difference in logits is no more than rounding: with weights in float32, or in fewer bits."""
+    return 1e-3 if all(weight.dtype == torch.float32 for weight in model.parameters()) else 0.05

@@ -7,6 +7,7 @@ import torch
 from tqdm import tqdm
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
+from pipeline.batches import rounding
 from pipeline.cache import bytes_of_row, roomy_cache
 from pipeline.kept import Answer, Kept
 from pipeline.memory import free_memory, is_out_of_memory
@@ -36,11 +37,15 @@ def generate(
     """An answer to each prompt (token ids), in their order. What is kept is not asked again, and what is new is kept.
 
     Prompts of like length share a batch, longest first: so what does not fit into memory fails at once, and little is
-    padding. A batch that does not fit is halved; without a batch size, it begins with as many as should fit.
+    padding. A batch that does not fit is halved; without a batch size, it begins with as many as should fit. A model whose
+    answers are others in a batch is asked one prompt at a time.
     """
     answers = dict(kept.answers) if kept else {}
     left = sorted(set(range(len(prompts))) - set(answers), key=lambda i: (-len(prompts[i]), i))
     size = batch_size or (fitting(model, len(prompts[left[0]]) + ending.max_new_tokens) if left else 1)
+    if left and size > 1 and not is_the_same_in_a_batch(model, prompts[left[-1]], ending):
+        log.warning("%s computes other logits in a batch; going on with one prompt at a time", type(model).__name__)
+        size = 1
     with tqdm(
         total=len(prompts), initial=len(answers), desc="answers", unit="answer", disable=None, leave=False
     ) as bar:
@@ -58,6 +63,36 @@ def generate(
             left = left[size:]
             bar.update(len(batch))
     return [answers[i] for i in range(len(prompts))]
+
+
+def is_the_same_in_a_batch(model: "PreTrainedModel", prompt: list[int], ending: Ending) -> bool:
+    """Whether a prompt beside a longer one gets the logits that it gets alone, for its first new token and the second.
+
+    Not from RWKV, whose state takes no mask, and mixes rows where it goes on token by token. The prompt's last tokens
+    are enough to see that, and twice as many fit whatever number of positions the model has.
+    """
+    model.generation_config = config_of(ending)
+    few, new = prompt[-8:], int(ending.eos == 0)  # any token that does not end the text
+    beside, alone = (
+        torch.stack(
+            model.generate(
+                input_ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                max_new_tokens=2,
+                prefix_allowed_tokens_fn=lambda row, tokens: [new],
+                output_logits=True,
+                return_dict_in_generate=True,
+            ).logits
+        )[:, 0]
+        for input_ids, mask in (_left_padded(rows, ending.padding) for rows in ([few, few * 2], [few]))
+    )
+    return bool((beside - alone).norm() <= rounding(model) * alone.norm())
+
+
+def config_of(ending: Ending) -> GenerationConfig:
+    """Greedy; in the place of the model's own: what a configuration leaves open is taken from that, and it might sample,
+    search with beams or punish repetition."""
+    return GenerationConfig(do_sample=False, eos_token_id=ending.eos, pad_token_id=ending.padding, use_cache=True)
 
 
 def fitting(model: "PreTrainedModel", tokens: int) -> int:
@@ -84,11 +119,7 @@ def answers_side_by_side(model: "PreTrainedModel", prompts: list[list[int]], end
     transformers computes an ended answer on until the last of the batch ends. So it is stopped when a quarter has ended,
     and goes on with the others.
     """
-    # In the place of the model's own: what a configuration leaves open is taken from that, and it might sample, search
-    # with beams or punish repetition.
-    model.generation_config = GenerationConfig(
-        do_sample=False, eos_token_id=ending.eos, pad_token_id=ending.padding, use_cache=True
-    )
+    model.generation_config = config_of(ending)
     input_ids, mask = (tensor.to(model.device) for tensor in _left_padded(prompts, ending.padding))
     width, rows = input_ids.shape[1], torch.arange(len(prompts), device=model.device)
     cache = roomy_cache(model, width + ending.max_new_tokens)
