@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -140,19 +141,22 @@ class Clock:
         return self.now
 
 
-def test_a_budget_of_time_ends_the_training_evaluated_and_saved(
-    in_built: Path, train_options: Options, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def ten_seconds_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "time", SimpleNamespace(monotonic=Clock()))  # other threads keep the real clock
+
+
+@pytest.mark.usefixtures("ten_seconds_a_look")
+def test_a_budget_of_time_ends_the_training_evaluated_and_saved(in_built: Path, train_options: Options) -> None:
     """10 s a step: the sixth step's end passes 50 s. There the validation loss is measured, and the weights can be kept."""
-    monkeypatch.setattr(stopping.time, "monotonic", Clock())
     options = train_options(max_steps=30, eval_steps=20, batch_size=4, max_minutes=50 / 60)
     metrics = train.train(options, CPU)
     assert (metrics["steps"], metrics["kept_step"]) == (6, 6)
     assert pd.read_csv("metrics/train/validation.tsv", sep="\t")["step"].tolist() == [0, 6]
 
 
-def test_what_an_interrupted_training_had_spent_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping.time, "monotonic", Clock())
+@pytest.mark.usefixtures("ten_seconds_a_look")
+def test_what_an_interrupted_training_had_spent_counts() -> None:
     first = Budget(1.0)
     first.on_train_begin(None, None, None)  # type: ignore[arg-type]
     state = first.state()
@@ -163,11 +167,11 @@ def test_what_an_interrupted_training_had_spent_counts(monkeypatch: pytest.Monke
     assert second.seconds() == 20.0
 
 
+@pytest.mark.usefixtures("ten_seconds_a_look")
 def test_a_budget_goes_on_where_an_interrupted_training_was(
     in_built: Path, train_options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint of step 4 has spent some 40 s of 80; anew, it would go on to step 9 and beyond."""
-    monkeypatch.setattr(stopping.time, "monotonic", Clock())
     options = train_options(max_steps=30, eval_steps=4, batch_size=4, max_minutes=80 / 60)
     interrupted(options, 5, monkeypatch)
     assert train.train(options, CPU)["steps"] == 8
