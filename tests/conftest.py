@@ -34,8 +34,12 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: two run side by side (see Makefile), and the last should not run alone for long."""
-    items.sort(key=lambda item: item.path.name not in ("test_errors.py", "test_pipeline.py"))
+    """The longest files first: two run side by side (see Makefile), and the last should not run alone for long.
+
+    The first two make what the others share, one `repository`, the other `built`: neither waits for the other.
+    """
+    longest = ["test_errors.py", "test_compute.py", "test_pipeline.py", "test_hub.py", "test_bench.py"]
+    items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
 
 
 def environment(**changes: str) -> dict[str, str]:
