@@ -28,10 +28,11 @@ ALIKE = 1e-3  # nats a token by which the loss may differ from the model's own
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """The summed cross entropy in nats of `hidden @ weight.T + bias` against the targets, in float32.
+    """The summed cross entropy in nats of `hidden @ weight.T + bias` against the targets.
 
     hidden (tokens, features), weight (vocabulary, features), bias (vocabulary,) or None, targets (tokens,). The gradients
-    are computed with the loss, where the logits are at hand.
+    are computed with the loss, where the logits are at hand, in one pass over them: in hidden's type, in which the
+    products are.
     """
 
     @staticmethod
@@ -39,37 +40,36 @@ class LinearCrossEntropy(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         total = torch.zeros((), device=hidden.device)
         matrix = weight.to(hidden.dtype)
-        grads = [
-            torch.zeros_like(each) if need else None for each, need in zip((hidden, weight, bias), wanted, strict=False)
-        ]
+        for_hidden = torch.empty_like(hidden) if wanted[0] else None
+        for_weight = for_bias = None
         for part in parts(len(hidden), len(weight)):
-            logits, target = _logits(hidden[part], matrix, bias), targets[part, None]
-            picked, top = logits.gather(1, target), logits.amax(1, keepdim=True)
-            summed = logits.sub_(top).exp_().sum(1, keepdim=True)
-            total += (summed.log() + top - picked).sum()
+            logits = _logits(hidden[part], matrix, bias)
+            at_target = torch.arange(len(logits), device=logits.device), targets[part]
+            picked, top = logits[at_target].float(), logits.amax(1).float()
+            slope = torch.softmax(logits, 1, out=logits)
+            # the likeliest token's probability is never near 0, so that its logarithm is exact to the type
+            total += (top - picked - slope.amax(1).float().log()).sum()
             if not any(wanted):
                 continue
-            slope = logits.div_(summed).scatter_add_(1, target, torch.full_like(picked, -1)).to(hidden.dtype)
-            if grads[0] is not None:
-                torch.mm(slope, matrix, out=grads[0][part])
-            if grads[1] is not None:
-                _add_product(grads[1], slope.T, hidden[part])
-            if grads[2] is not None:
-                grads[2] += slope.sum(0)
-        ctx.save_for_backward(*grads)
+            slope[at_target] -= 1
+            if for_hidden is not None:
+                torch.mm(slope, matrix, out=for_hidden[part])
+            if wanted[1]:
+                for_weight = _added(for_weight, slope.T @ hidden[part], weight.dtype)
+            if wanted[2]:
+                for_bias = _added(for_bias, slope.sum(0, dtype=torch.float32), weight.dtype)
+        ctx.grads = for_hidden, for_weight, for_bias
         return total
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        return *(None if grad is None else grad * slope for grad in ctx.saved_tensors), None
+        grads, ctx.grads = ctx.grads, None  # changed in place: there is no second backward pass
+        return *(None if grad is None else grad.mul_(slope) for grad in grads), None
 
 
-def _add_product(to: Tensor, left: Tensor, right: Tensor) -> None:
-    """to += left @ right, in one go where the types are one."""
-    if to.dtype == left.dtype:
-        to.addmm_(left, right)
-    else:
-        to += left @ right
+def _added(to: Tensor | None, found: Tensor, dtype: torch.dtype) -> Tensor:
+    """The sum in that type; the first part needs no zeros to be added to."""
+    return found.to(dtype) if to is None else to.add_(found)
 
 
 def parts(tokens: int, vocabulary: int) -> Iterator[slice]:
@@ -79,8 +79,7 @@ def parts(tokens: int, vocabulary: int) -> Iterator[slice]:
 
 
 def _logits(hidden: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-    logits = (hidden @ matrix.T).float()
-    return logits if bias is None else logits.add_(bias)
+    return hidden @ matrix.T if bias is None else torch.addmm(bias.to(hidden.dtype), hidden, matrix.T)
 
 
 def with_places(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -118,7 +117,7 @@ def hidden_row_losses(hidden: Tensor, labels: Tensor, places: Tensor, head: nn.M
     matrix, bias = head.weight.to(states.dtype), getattr(head, "bias", None)
     found = torch.zeros(len(labels), 2, device=hidden.device)
     for part in parts(len(states), len(matrix)):
-        losses = nn.functional.cross_entropy(_logits(states[part], matrix, bias), targets[part], reduction="none")
+        losses = nn.functional.cross_entropy(_logits(states[part], matrix, bias).float(), targets[part], reduction="none")
         found.index_add_(0, rows[part], torch.stack([losses, torch.ones_like(losses)], dim=1))
     return found
 

@@ -1,5 +1,7 @@
-"""Memory: how much is free, and running out of it, on a card or on the processor, told as what to lower."""
+"""Memory: how much is free, keeping what is freed, and running out of it, told as what to lower."""
 
+import ctypes
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,3 +32,16 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed, for the next tensor of that size, where it is glibc.
+
+    By itself it gives back every tensor over 32 MiB at once, and takes new pages for the next one, all to be filled with
+    zeros first: a vocabulary's logits and gradients are such tensors, at every step.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt, trim_threshold, mmap_threshold = ctypes.CDLL(None).mallopt, -1, -3
+    if mallopt(mmap_threshold, 2**30):  # bytes
+        mallopt(trim_threshold, 2**31 - 1)

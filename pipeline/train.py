@@ -21,7 +21,7 @@ import torch
 import transformers
 from transformers import GenerationConfig
 
-from pipeline import likelihood, losses
+from pipeline import attention, likelihood, losses
 from pipeline.arguments import arguments_of
 from pipeline.batches import keeps_apart, known_to_be, pack, pad
 from pipeline.checkpoints import key_of, last_checkpoint, shared_checkpoint_folder, whole_model
@@ -32,7 +32,7 @@ from pipeline.files import read_parquet, whole, write_json
 from pipeline.history import SCORES, rows_of, write_history
 from pipeline.judge import Judge
 from pipeline.launch import launched
-from pipeline.memory import told_when_out_of_memory
+from pipeline.memory import keep_freed_memory, told_when_out_of_memory
 from pipeline.methods import finished, load_trainable
 from pipeline.options import Fsdp, Machine
 from pipeline.params import Params, Train
@@ -84,6 +84,17 @@ def require_fit(rows: pa.Table, name: str, tokens: int, positions: int | None) -
         )
 
 
+def as_autocast(module: torch.nn.Module, inputs: Any, embedded: torch.Tensor) -> torch.Tensor:
+    """The embedded tokens in the type that autocast computes in, so that what is added to them stays in it, too.
+
+    Autocast by itself leaves them in float32, and with them all norms and sums: twice the memory to go through, and a
+    conversion before each matrix product.
+    """
+    where = embedded.device.type
+    is_on = torch.amp.is_autocast_available(where) and torch.is_autocast_enabled(where)
+    return embedded.to(torch.get_autocast_dtype(where)) if is_on else embedded
+
+
 def require_apart(model: Any, examples: list[Example]) -> None:
     """Raise ModelError if a model lets packed rows see each other, by the starts of some rows."""
     if not keeps_apart(model, [Example(each.input_ids[:16], each.labels[:16], 0) for each in examples]):
@@ -95,10 +106,13 @@ def require_apart(model: Any, examples: list[Example]) -> None:
 
 def build_trainer(options: Train, folder: Path, device: torch.device, compute: Machine | None = None) -> FineTuner:
     """The Trainer over the tokenized rows, with the base model in it."""
+    keep_freed_memory()
     model, tokenizer = load_trainable(BASE, options, device), load_tokenizer(BASE)
     train, validation = (read_parquet(TOKENIZED / name) for name in (TRAIN, VALIDATION))
     for rows, name in ((train, TRAIN), (validation, VALIDATION)):
         require_fit(rows, name, model.get_input_embeddings().num_embeddings, positions_of(BASE))
+    attention.install(model)
+    model.get_input_embeddings().register_forward_hook(as_autocast)
     model.config.use_cache = False  # with a cache, packed rows are not kept apart
     if options.packing:
         require_apart(model, examples_of(train.slice(0, 3).to_pylist()))
