@@ -1,8 +1,8 @@
 """Causal attention on a processor, for training: in plain matrix products, a block of queries at a time.
 
 PyTorch's fused attention spares memory, and on a processor its backward pass takes, in bfloat16, three times as long as
-these products do at the lengths of questions and answers. A block of queries sees the keys up to its own end alone, so about half of
-the products are spared in long rows, too.
+these products do at the lengths of questions and answers. A block of queries sees the keys up to its own end alone, so
+about half of the products are spared in long rows, too.
 """
 
 from typing import Any

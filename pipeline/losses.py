@@ -117,7 +117,9 @@ def hidden_row_losses(hidden: Tensor, labels: Tensor, places: Tensor, head: nn.M
     matrix, bias = head.weight.to(states.dtype), getattr(head, "bias", None)
     found = torch.zeros(len(labels), 2, device=hidden.device)
     for part in parts(len(states), len(matrix)):
-        losses = nn.functional.cross_entropy(_logits(states[part], matrix, bias).float(), targets[part], reduction="none")
+        losses = nn.functional.cross_entropy(
+            _logits(states[part], matrix, bias).float(), targets[part], reduction="none"
+        )
         found.index_add_(0, rows[part], torch.stack([losses, torch.ones_like(losses)], dim=1))
     return found
 
