@@ -25,7 +25,7 @@ from pipeline import attention, likelihood, losses
 from pipeline.arguments import arguments_of
 from pipeline.batches import keeps_apart, known_to_be, pack, pad
 from pipeline.checkpoints import key_of, last_checkpoint, shared_checkpoint_folder, whole_model
-from pipeline.devices import device_of
+from pipeline.devices import device_of, in_bf16
 from pipeline.encoding import Example, load_encoder
 from pipeline.errors import DataError, ModelError
 from pipeline.files import read_parquet, whole, write_json
@@ -112,7 +112,8 @@ def build_trainer(options: Train, folder: Path, device: torch.device, compute: M
     for rows, name in ((train, TRAIN), (validation, VALIDATION)):
         require_fit(rows, name, model.get_input_embeddings().num_embeddings, positions_of(BASE))
     attention.install(model)
-    model.get_input_embeddings().register_forward_hook(as_autocast)
+    if in_bf16(options.precision, device):
+        model.get_input_embeddings().register_forward_hook(as_autocast)
     model.config.use_cache = False  # with a cache, packed rows are not kept apart
     if options.packing:
         require_apart(model, examples_of(train.slice(0, 3).to_pylist()))

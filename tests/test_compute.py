@@ -199,7 +199,13 @@ def test_machines_that_would_train_different_things_are_told_apart(in_built: Pat
 
 
 def test_what_stops_every_process_is_told_once(in_built: Path) -> None:
-    wild = ("train.max_steps=200", "train.learning_rate=9.9", "train.optimizer=sgd", "train.max_grad_norm=1e9")
+    wild = (
+        "train.max_steps=200",
+        "train.eval_steps=100",
+        "train.learning_rate=9.9",
+        "train.optimizer=sgd",
+        "train.max_grad_norm=1e9",
+    )
     composed_in(in_built, *TWO, *wild, "train.warmup_steps=0")
     done = python_in(in_built, "pipeline.train", OMP_NUM_THREADS="1")
     assert done.returncode == 1
