@@ -71,6 +71,8 @@ def test_what_is_not_faster_is_left_to_pytorch(
         monkeypatch.setattr(attention, "PROBABILITIES", 2 * 2 * 7 * 7 - 1)
     model, own = (small("gpt_neox", use_cache=False) for _ in range(2))
     attention.install(model)
+    for each in (model, own):
+        each.get_input_embeddings().register_forward_hook(as_autocast)
     mask = {"attention_mask": torch.tensor([[1] * 7, [0, 0, *[1] * 5]])} if why == "mask" else {}
     with torch.set_grad_enabled(why != "no gradient"), torch.autocast("cpu", torch.bfloat16, enabled=why != "float32"):
         logits = [each(input_ids=IDS, **mask).logits for each in (model, own)]
