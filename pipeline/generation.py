@@ -11,6 +11,7 @@ from pipeline.batches import rounding
 from pipeline.cache import bytes_of_row, roomy_cache
 from pipeline.kept import Answer, Kept
 from pipeline.memory import free_memory, is_out_of_memory
+from pipeline.onednn import laid_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,9 +47,8 @@ def generate(
     if left and size > 1 and not is_the_same_in_a_batch(model, prompts[left[-1]], ending):
         log.warning("%s computes other logits in a batch; going on with one prompt at a time", type(model).__name__)
         size = 1
-    with tqdm(
-        total=len(prompts), initial=len(answers), desc="answers", unit="answer", disable=None, leave=False
-    ) as bar:
+    counted = {"total": len(prompts), "initial": len(answers), "desc": "answers", "unit": "answer"}
+    with laid_out(model), tqdm(**counted, disable=None, leave=False) as bar:
         while left:
             batch = left[:size]
             found = _answers_if_they_fit(model, [prompts[i] for i in batch], ending)

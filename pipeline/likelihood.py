@@ -10,6 +10,7 @@ from tqdm import tqdm
 from pipeline.batches import pad
 from pipeline.encoding import IGNORED, Example
 from pipeline.errors import ModelError
+from pipeline.onednn import laid_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,12 +39,12 @@ def held_out_losses(model: "PreTrainedModel", examples: list[Example], padding: 
     """
     losses: list[tuple[float, int]] = []
     budget = LOGITS_A_BATCH // model.get_input_embeddings().num_embeddings
-    for batch in tqdm(
-        batches_by_length(examples, budget), desc="held-out loss", unit="batch", disable=None, leave=False
-    ):
-        inputs = {name: tensor.to(model.device) for name, tensor in pad(batch, padding).items()}
-        labels = inputs.pop("labels")
-        losses += [(nats, int(tokens)) for nats, tokens in row_losses(model(**inputs).logits, labels).tolist()]
+    batches = batches_by_length(examples, budget)
+    with laid_out(model):
+        for batch in tqdm(batches, desc="held-out loss", unit="batch", disable=None, leave=False):
+            inputs = {name: tensor.to(model.device) for name, tensor in pad(batch, padding).items()}
+            labels = inputs.pop("labels")
+            losses += [(nats, int(tokens)) for nats, tokens in row_losses(model(**inputs).logits, labels).tolist()]
     if not all(tokens for _, tokens in losses):
         raise ModelError("the test rows hold no token to predict")
     if not all(math.isfinite(nats) for nats, _ in losses):
