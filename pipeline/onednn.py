@@ -4,8 +4,9 @@ PyTorch leaves float32 products to MKL. On an AMD EPYC, oneDNN takes half as lon
 and a fifth less for the other layers; and weights laid out once need not be at every step.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
@@ -20,16 +21,16 @@ CPU = torch.device("cpu")
 def laid_out(model: nn.Module) -> Iterator[None]:
     """Within it, the model's linear layers on a CPU are oneDNN's: for no gradients, and no change of the weights.
 
-    The model is left as it is where PyTorch has no oneDNN, under autocast, and where memory has no room for the weights twice.
+    The model is left as it is where PyTorch has no oneDNN, and where memory has no room for the weights twice.
     """
-    layers = [layer for layer in model.modules() if type(layer) is nn.Linear and is_plain(layer.weight)]
+    layers = [layer for layer in model.modules() if is_plain(layer)]
     weights = {layer.weight.data_ptr(): layer.weight.detach() for layer in layers}
     fits = 2 * sum(weight.nbytes for weight in weights.values()) <= free_memory(CPU)
-    if not (fits and torch.backends.mkldnn.is_available()) or torch.is_autocast_enabled("cpu"):
+    if not (fits and torch.backends.mkldnn.is_available()):
         layers, weights = [], {}
     layouts = {at: torch.ops.mkldnn._reorder_linear_weight(weight, ROWS) for at, weight in weights.items()}
     for layer in layers:
-        layer.forward = product_by(layouts[layer.weight.data_ptr()], layer.bias)
+        layer.forward = partial(product, layer, layouts[layer.weight.data_ptr()])
     try:
         yield
     finally:
@@ -37,11 +38,18 @@ def laid_out(model: nn.Module) -> Iterator[None]:
             del layer.forward  # the class's own again
 
 
-def is_plain(weight: torch.Tensor) -> bool:
-    """Whether oneDNN takes it: no quantized or divided one, nor one on a card."""
-    return type(weight) is nn.Parameter and weight.device == CPU and weight.dtype in (torch.float32, torch.bfloat16)
+def is_plain(layer: nn.Module) -> bool:
+    """Whether oneDNN takes it: a linear layer on a processor, not quantized, nor divided, nor wrapped by another library."""
+    if type(layer) is not nn.Linear or type(layer.weight) is not nn.Parameter or "forward" in vars(layer):
+        return False
+    return layer.weight.device == CPU and layer.weight.dtype in (torch.float32, torch.bfloat16)
 
 
-def product_by(layout: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What a linear layer computes, from its laid out weight; inputs (…, in), outputs (…, out)."""
-    return lambda inputs: torch.ops.mkldnn._linear_pointwise(inputs, layout, bias, "none", [], "")
+def product(layer: nn.Linear, layout: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """What the layer computes, from its laid out weight; inputs (…, in), outputs (…, out).
+
+    A model in training may put autocast around its own forward alone, and then gets the layer's own.
+    """
+    if torch.is_autocast_enabled("cpu") or inputs.dtype != layer.weight.dtype:
+        return nn.Linear.forward(layer, inputs)
+    return torch.ops.mkldnn._linear_pointwise(inputs, layout, layer.bias, "none", [], "")

@@ -64,12 +64,28 @@ def test_left_to_pytorch_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) 
         assert changed(layer) == torch.backends.mkldnn.is_available()
 
 
-def test_left_to_pytorch_under_autocast_in_float64_and_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = nn.Linear(8, 4)
-    with torch.autocast("cpu", torch.bfloat16), laid_out(layer):
-        assert changed(layer) == 0
-    with laid_out(layer.double()):
-        assert changed(layer) == 0
+def test_left_to_pytorch_in_float64_without_onednn_and_where_another_has_its_own_forward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layer, wrapped = nn.Linear(8, 4), nn.Linear(8, 4)
+    wrapped.forward = own = lambda inputs: inputs
+    with laid_out(nn.ModuleList([layer.double(), wrapped])):
+        assert "forward" not in vars(layer)
+        assert wrapped.forward is own
+    assert wrapped.forward is own
     monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
     with laid_out(layer.float()):
         assert changed(layer) == 0
+
+
+@torch.inference_mode()
+def test_a_forward_that_turns_autocast_on_by_itself_computes_in_bf16() -> None:
+    """As Accelerate's does, in training."""
+    model = small("gpt_neox")
+    own = model.forward
+    model.forward = torch.autocast("cpu", torch.bfloat16)(own)
+    expected = model(input_ids=IDS).logits
+    with laid_out(model):
+        found = model(input_ids=IDS).logits
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
