@@ -2,9 +2,11 @@
 
 PyTorch's fused attention spares memory, and on a processor its backward pass takes, in bfloat16, three times as long as
 these products do at the lengths of questions and answers. A block of queries sees the keys up to its own end alone, so
-about half of the products are spared in long rows, too.
+about half of the products are spared in long rows, too. Packed rows are taken one by one: side by side, under a mask, they
+would be as dear as one row of all their tokens.
 """
 
+import itertools
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 NAME = "blocks"
-QUERIES = 128  # at a time
+QUERIES = 256  # at a time
 PROBABILITIES = 2**25  # of a layer at most, as they are kept for the backward pass; beyond, PyTorch's own attention
 
 
@@ -40,6 +42,10 @@ def attention(
 
     query (rows, heads, queries, head size), key and value (rows, heads or fewer, keys, head size).
     """
+    lengths = packed_lengths(module, query, attention_mask, **rest)
+    if len(lengths) > 1:
+        rows = zip(*(each.split(lengths, dim=2) for each in (query, key, value)), strict=True)
+        return torch.cat([attention(module, *row, None, dropout, scaling, **rest)[0] for row in rows], dim=1), None
     if dropout or not is_faster(module, query, key, attention_mask, **rest):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **rest)
     heads, size = query.shape[1], query.shape[3]
@@ -48,6 +54,18 @@ def attention(
     scaled = query * (size**-0.5 if scaling is None else scaling)
     found = Causal.apply(*(each.flatten(0, 1) for each in (scaled, key, value)))
     return found.unflatten(0, query.shape[:2]).transpose(1, 2).contiguous(), None
+
+
+def packed_lengths(
+    module: torch.nn.Module, query: Tensor, mask: Tensor | None, position_ids: Tensor | None = None, **rest: Any
+) -> list[int]:
+    """The lengths of rows that are packed into one, and see all of themselves: their positions begin anew. Else []."""
+    sees_a_part = rest.get("sliding_window") or getattr(module, "sliding_window", None)
+    sees_a_part = sees_a_part or getattr(getattr(module, "config", None), "attention_chunk_size", None)
+    if mask is None or position_ids is None or len(query) > 1 or position_ids.shape[-1] != query.shape[2] or sees_a_part:
+        return []
+    starts = (position_ids[0] == 0).nonzero()[:, 0].tolist()
+    return [end - start for start, end in itertools.pairwise([*starts, query.shape[2]])]
 
 
 def is_faster(module: torch.nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, **rest: Any) -> bool:

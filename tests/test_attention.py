@@ -8,7 +8,9 @@ from small_models import SMALL, small
 from torch.nn.functional import scaled_dot_product_attention
 
 from pipeline import attention
-from pipeline.attention import Causal, blocks
+from pipeline.attention import Causal, blocks, packed_lengths
+from pipeline.batches import pack
+from pipeline.encoding import Example
 from pipeline.train import as_autocast
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 3, 4], [3, 4, 9, 8, 7, 6, 5]])
@@ -78,6 +80,44 @@ def test_what_is_not_faster_is_left_to_pytorch(
         logits = [each(input_ids=IDS, **mask).logits for each in (model, own)]
     assert torch.equal(*logits)
     assert not asked
+
+
+PACKED = [Example([5, 6, 7, 8, 9, 3], [5, 6, 7, 8, 9, 3], 0), Example([4, 3, 9], [4, 3, 9], 0), Example([8], [8], 0)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["gpt_neox", "llama", "qwen2"])
+def test_packed_rows_are_attended_to_one_by_one(kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, own = (small(kind, use_cache=False).to(dtype) for _ in range(2))
+    attention.install(model)
+    lengths = []
+    left = attention.sdpa_attention_forward
+
+    def noting(
+        module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, *rest: Any, **more: Any
+    ) -> Any:
+        assert mask is None
+        lengths.append(query.shape[2])
+        return left(module, query, key, value, mask, *rest, **more)
+
+    monkeypatch.setattr(attention, "sdpa_attention_forward", noting)
+    batch = pack(PACKED)
+    losses = [each(**batch).loss for each in (model, own)]
+    for loss in losses:
+        loss.backward()
+    assert lengths == ([6, 3, 1] * 2 if dtype == torch.float32 else [])  # two layers
+    torch.testing.assert_close(*losses, rtol=1e-3 if dtype == torch.bfloat16 else 1e-6, atol=1e-6)
+    for mine, its in zip(model.parameters(), own.parameters(), strict=True):
+        assert (mine.grad - its.grad).norm() <= (1e-4 if dtype == torch.float32 else 0.03) * its.grad.norm() + 1e-4
+
+
+def test_a_row_is_not_told_from_the_next_by_positions_where_attention_has_a_window() -> None:
+    query, mask = torch.zeros(1, 2, 5, 4), torch.ones(1, 1, 5, 5, dtype=torch.bool)
+    module, positions = torch.nn.Module(), torch.tensor([[0, 1, 2, 0, 1]])
+    assert packed_lengths(module, query, mask, position_ids=positions) == [3, 2]
+    assert packed_lengths(module, query, mask, position_ids=positions, sliding_window=4) == []
+    assert packed_lengths(module, query, None, position_ids=positions) == []
+    assert packed_lengths(module, query, mask) == []
 
 
 def test_the_choice_is_not_written_with_the_model(tmp_path: Any) -> None:
