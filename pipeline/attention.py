@@ -62,7 +62,13 @@ def packed_lengths(
     """The lengths of rows that are packed into one, and see all of themselves: their positions begin anew. Else []."""
     sees_a_part = rest.get("sliding_window") or getattr(module, "sliding_window", None)
     sees_a_part = sees_a_part or getattr(getattr(module, "config", None), "attention_chunk_size", None)
-    if mask is None or position_ids is None or len(query) > 1 or position_ids.shape[-1] != query.shape[2] or sees_a_part:
+    if (
+        mask is None
+        or position_ids is None
+        or len(query) > 1
+        or position_ids.shape[-1] != query.shape[2]
+        or sees_a_part
+    ):
         return []
     starts = (position_ids[0] == 0).nonzero()[:, 0].tolist()
     return [end - start for start, end in itertools.pairwise([*starts, query.shape[2]])]

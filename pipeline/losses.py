@@ -103,10 +103,14 @@ def labelled(hidden: Tensor, labels: Tensor, places: Tensor) -> tuple[Tensor, Te
     hidden (rows, positions, features), of which position i predicts label i + 1; labels (rows, positions).
     """
     states, targets = hidden.flatten(0, 1).index_select(0, places - 1), labels.flatten().index_select(0, places)
+    return in_autocast_type(states), targets  # norms give float32; the gradients would be computed in it
+
+
+def in_autocast_type(states: Tensor) -> Tensor:
+    """The same in the type that autocast computes in, where it is on."""
     where = states.device.type
-    if torch.amp.is_autocast_available(where) and torch.is_autocast_enabled(where):
-        states = states.to(torch.get_autocast_dtype(where))  # norms give float32; the gradients would be computed in it
-    return states, targets
+    is_on = torch.amp.is_autocast_available(where) and torch.is_autocast_enabled(where)
+    return states.to(torch.get_autocast_dtype(where)) if is_on else states
 
 
 @torch.no_grad()

@@ -90,9 +90,7 @@ def as_autocast(module: torch.nn.Module, inputs: Any, embedded: torch.Tensor) ->
     Autocast by itself leaves them in float32, and with them all norms and sums: twice the memory to go through, and a
     conversion before each matrix product.
     """
-    where = embedded.device.type
-    is_on = torch.amp.is_autocast_available(where) and torch.is_autocast_enabled(where)
-    return embedded.to(torch.get_autocast_dtype(where)) if is_on else embedded
+    return losses.in_autocast_type(embedded)
 
 
 def require_apart(model: Any, examples: list[Example]) -> None:
