@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from bench.rivals import bare_tokenizer_rate, tutorial_rate
+from bench.baselines import bare_tokenizer_rate, tutorial_rate
 from bench.stages import ROOT, STAGES, Measured, checkout, run_stages
 
 KNOWLEDGE, PLOT = ROOT / "data/knowledge/conditions.yaml", ROOT / "docs/data_curve.png"
@@ -29,8 +29,8 @@ Curve = dict[int, list[Measured]]
 
 def write_generated(path: Path, rows: int) -> None:
     """`rows` dialogues as a user would have them: a JSON Lines file."""
-    from pipeline.dialogues import read_knowledge
-    from pipeline.letters import generate
+    from pipeline.synthetic.dialogues import read_knowledge
+    from pipeline.synthetic.letters import generate
 
     with path.open("w", encoding="utf-8") as file:
         for row in generate(read_knowledge(KNOWLEDGE), rows, seed=0):
@@ -97,7 +97,7 @@ def comparisons(project: Path, measured: list[Measured], options: argparse.Names
 
 def _formatted(project: Path) -> list[dict[str, str]]:
     """What the tokenize stage reads."""
-    from pipeline.files import read_jsonl
+    from pipeline.core.files import read_jsonl
 
     return [row for split in ("train", "validation") for row in read_jsonl(project / f"data/formatted/{split}.jsonl")]
 

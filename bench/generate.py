@@ -23,9 +23,9 @@ from typing import NamedTuple
 import torch
 
 from bench.pythia import write_pythia
-from pipeline.encoding import load_encoder
-from pipeline.generation import Ending, generate
-from pipeline.weights import load_model
+from pipeline.modeling.encoding import load_encoder
+from pipeline.modeling.generation import Ending, generate
+from pipeline.modeling.loading import load_model
 
 Prompts = list[str]
 Answering = Callable[[Prompts], list[str]]

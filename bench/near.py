@@ -1,4 +1,4 @@
-"""Near-duplicate search: pipeline/near.py beside MinHash libraries, and what each misses of a comparison of all pairs.
+"""Near-duplicate search: pipeline/format/near_duplicates.py beside MinHash libraries, and what each misses of a comparison of all pairs.
 
     python -m bench.near [--rows 4000] [--rows-from rows.jsonl --column Doctor]
 
@@ -17,9 +17,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pipeline.dialogues import generate, read_knowledge
-from pipeline.near import near_any
-from pipeline.text import words
+from pipeline.format.near_duplicates import near_any
+from pipeline.records.text import words
+from pipeline.synthetic.dialogues import generate, read_knowledge
 
 KNOWLEDGE = Path("data/knowledge/conditions.yaml")
 THRESHOLD, MIN_WORDS, PERMUTATIONS, BANDS = 0.7, 8, 128, 16

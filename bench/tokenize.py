@@ -23,11 +23,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.dialogues import generate, read_knowledge
-from pipeline.encoding import Encoder, load_encoder
-from pipeline.files import iter_jsonl, write_jsonl
-from pipeline.params import Gates, Tokenize
-from pipeline.tokenize import CHUNK, tokenize
+from pipeline.config.params import Gates, Tokenize
+from pipeline.core.files import iter_jsonl, write_jsonl
+from pipeline.modeling.encoding import Encoder, load_encoder
+from pipeline.synthetic.dialogues import generate, read_knowledge
+from pipeline.tokenize.stage import CHUNK, tokenize
 
 KNOWLEDGE = Path("data/knowledge/conditions.yaml")
 TOGETHER = 4  # dialogues joined into one row, which makes it as long as real ones

@@ -72,7 +72,7 @@ def _shorten(path: Path, rows: int | None) -> None:
 def run(name: str, rate: float, project: Path, options: argparse.Namespace) -> Trained | str:
     """What came of one contender at one learning rate; what it said where it failed."""
     folders = {"model": "models/base", "formatted": "data/formatted", "tokenized": "data/tokenized"}
-    command = [sys.executable, "-m", "bench.contenders", name, f"--rate={rate}", f"--epochs={options.epochs}"]
+    command = [sys.executable, "-m", "bench.trainers", name, f"--rate={rate}", f"--epochs={options.epochs}"]
     command.append(f"--length={options.length}")
     command += [f"--{key}={project / path}" for key, path in folders.items()]
     command += ["--overrides", *options.overrides] if name == "pipeline" else []
@@ -98,7 +98,7 @@ def matrix_rate(size: int = 2048, repeats: int = 8) -> float:
     """Floating-point operations a second of a square matrix product, the best of some."""
     import torch
 
-    from pipeline.devices import has_bf16
+    from pipeline.modeling.devices import has_bf16
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if has_bf16(device) else torch.float32

@@ -12,9 +12,9 @@ import subprocess
 from collections import defaultdict
 from typing import Any, NamedTuple
 
-from pipeline.compose import differences, leaves
+from pipeline.compose.leaves import differences, leaves
+from pipeline.core.entrypoint import faults_as_messages
 from pipeline.errors import ConfigError
-from pipeline.stage import faults_as_messages
 
 MODELS = ("base", "finetuned")
 RUN = "dvc exp run --queue -S format.folds=5 -S 'format.fold=range(0,5)', then: dvc queue start"

@@ -5,14 +5,12 @@
 Reads params.yaml (what was asked for) and metrics/fetch/{data,model}.json (what came); changes conf/{data,model}/*.yaml.
 """
 
-from pathlib import Path
-
-from pipeline import conf
-from pipeline.compose import PARAMS, read
-from pipeline.conf import CONF
+from pipeline.compose import yaml_files
+from pipeline.compose.composition import read
+from pipeline.core.entrypoint import faults_as_messages, require_params
+from pipeline.core.files import read_json
+from pipeline.core.paths import CONF, METRICS, PARAMS
 from pipeline.errors import ConfigError
-from pipeline.files import read_json
-from pipeline.stage import faults_as_messages, require_params
 
 
 def pin() -> list[str]:
@@ -24,7 +22,7 @@ def pin() -> list[str]:
     values = read(PARAMS.read_text(encoding="utf-8"))
     done = []
     for section in ("data", "model"):
-        fetched = Path(f"metrics/fetch/{section}.json")
+        fetched = METRICS / "fetch" / f"{section}.json"
         came = read_json(fetched) if fetched.exists() else {}
         if values[section]["source"] == came.get("source") == "hub" and values[section]["name"] == came["name"]:
             done += _pin(section, came["name"], came["revision"])
@@ -36,13 +34,13 @@ def pin() -> list[str]:
 
 
 def _pin(section: str, name: str, commit: str) -> list[str]:
-    found = {path: conf.load(path) for path in sorted((CONF / section).glob("*.yaml"))}
+    found = {path: yaml_files.load(path) for path in sorted((CONF / section).glob("*.yaml"))}
     named = {path: config for path, config in found.items() if config.get("name") == name}
     if not named:
         raise ConfigError(f"no file of conf/{section}/ has name: {name}; write one, or set {section}.revision={commit}")
     for path, config in named.items():
         config["revision"] = commit
-        conf.dump(path, config)
+        yaml_files.dump(path, config)
     return [f"{path}: revision {commit}" for path in named]
 
 

@@ -15,19 +15,20 @@ from pathlib import Path
 import matplotlib
 import pyarrow.parquet as pq
 
-from pipeline.compose import composed, read
+from pipeline.compose.composition import composed, read
+from pipeline.config.params import Params, Train
+from pipeline.config.validation import check
+from pipeline.core.entrypoint import faults_as_messages, require_params
+from pipeline.core.files import whole
+from pipeline.core.paths import CONF, METRICS, TOKENIZED
 from pipeline.errors import ConfigError
-from pipeline.faults import check
-from pipeline.files import whole
-from pipeline.params import Params, Train
-from pipeline.rates import OnPlateau, epoch_steps, rate_of, steps_of
-from pipeline.stage import faults_as_messages, require_params
+from pipeline.train.schedules import OnPlateau, epoch_steps, rate_of, steps_of
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
 
-CONF, ROWS = Path("conf/train/schedule"), Path("data/tokenized/train.parquet")
-PICTURE = Path("metrics/schedule.svg")
+ROWS = TOKENIZED / "train.parquet"
+PICTURE = METRICS / "schedule.svg"
 SHOWN = 11  # steps in the table: the first, the last, and some between
 Curve = list[float]  # the learning rate of each optimizer step, from the first to the last
 
@@ -107,7 +108,7 @@ def main() -> None:
         curves = {options.schedule.kind: curve(options, rows, processes)}
         print("\n".join(table(curves[options.schedule.kind])))
         if arguments.all:
-            names = sorted(path.stem for path in CONF.glob("*.yaml"))
+            names = sorted(path.stem for path in (CONF / "train/schedule").glob("*.yaml"))
             each = {name: chosen([*arguments.overrides, f"train/schedule={name}"]).train for name in names}
             curves = {name: curve(options, rows, processes) for name, options in each.items()}
         draw(curves, arguments.out)

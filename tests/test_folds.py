@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import python_in, run_in
+from support.project import python_in, run_in
 
 from pipeline.folds import Fold, families, fold_of, table
 

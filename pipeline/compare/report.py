@@ -1,0 +1,97 @@
+"""The page and the model card, rendered from templates; everything that comes from data is escaped."""
+
+import io
+from typing import Any
+
+import jinja2
+import matplotlib
+import pandas as pd
+from markupsafe import Markup
+
+matplotlib.use("svg")
+from matplotlib import pyplot as plt
+
+
+def figure(value: float) -> str:
+    """A figure as people read it: four digits that matter, no exponent for usual sizes.
+
+    >>> figure(0.41237), figure(2110.2), figure(-7.25), figure(1e9)
+    ('0.4124', '2,110', '-7.25', '1e+09')
+    """
+    if abs(value) >= 1e6:
+        return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def signed(value: float) -> str:
+    """A change, its sign before it.
+
+    >>> signed(0.5), signed(-0.5), signed(0.0)
+    ('+0.5', '-0.5', '0')
+    """
+    return ("+" if value > 0 else "") + figure(value)
+
+
+def within(low: float | None, high: float | None) -> str:
+    """An interval; a dash where one row has none.
+
+    >>> within(0.52348, 0.67786), within(-1.5, 2.0), within(None, None)
+    ('0.5235 to 0.6779', '-1.5 to 2', '–')
+    """
+    return "–" if low is None or high is None else f"{figure(low)} to {figure(high)}"
+
+
+def chance(p: float | None) -> str:
+    """A p-value; nothing for what is not tested.
+
+    >>> chance(0.00079), chance(0.0312), chance(1.0), chance(None)
+    ('<0.001', '0.031', '1', '')
+    """
+    if p is None:
+        return ""
+    return "<0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def rendered(package: str, template: str, **values: Any) -> str:
+    """A template of a package's pages/, filled in; HTML is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(package, "pages"),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(figure=figure, signed=signed, chance=chance)
+    environment.globals.update(within=within)
+    return environment.get_template(template).render(**values)
+
+
+def curves(training: pd.DataFrame, validation: pd.DataFrame) -> dict[str, Markup]:
+    """Loss and learning rate over the optimizer steps, each as inline SVG: the same bytes for the same history."""
+    steps = training["step"]
+    losses = {"training": (steps, training["loss"]), "validation": (validation["step"], validation["validation_loss"])}
+    return {
+        "loss": _curve(losses, "nats a token"),
+        "learning rate": _curve({"learning rate": (steps, training["learning_rate"])}, ""),
+    }
+
+
+def _curve(lines: dict[str, tuple[pd.Series, pd.Series]], label: str) -> Markup:
+    style = {"svg.hashsalt": "curve", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
+    with plt.rc_context(style):
+        canvas, axes = plt.subplots(figsize=(5.6, 3), layout="constrained")
+        for (name, (steps, values)), color in zip(lines.items(), ("#7a8699", "#0b7a5c"), strict=False):
+            marker = "o" if len(steps) < 30 else None
+            axes.plot(steps, values, label=name, color=color, marker=marker, markersize=3, linewidth=1.6)
+        axes.set_xlabel("optimizer step")
+        axes.set_ylabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        if len(lines) > 1:
+            axes.legend(frameon=False)
+        text = io.StringIO()
+        canvas.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        plt.close(canvas)
+    svg = text.getvalue()
+    return Markup(svg[svg.index("<svg") :])

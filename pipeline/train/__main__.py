@@ -1,0 +1,4 @@
+from pipeline.train.stage import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""What a training did step by step: shown while it runs, written for `dvc plots` and the page."""
+
+import csv
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from pipeline.core.files import whole
+from pipeline.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+SCORES = ("f1", "exact_match", "rougeL")  # of answers to validation questions, where one decides what is kept
+LOGGED = {
+    "loss": "loss",
+    "eval_validation_loss": "validation_loss",
+    "learning_rate": "learning_rate",
+    **{f"eval_{name}": name for name in SCORES},
+}
+# One file a rhythm: DVC draws an empty cell as 0, and training and validation are logged at different steps.
+FILES = {"history.tsv": ("step", "loss", "learning_rate"), "validation.tsv": ("step", "validation_loss")}
+Row = dict[str, Any]
+
+
+class HistoryCallback(TrainerCallback):
+    """A progress bar with the losses in a terminal, a line an evaluation elsewhere; ends a training whose loss is broken."""
+
+    bar: tqdm | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.bar = tqdm(
+            total=state.max_steps, initial=state.global_step, desc="train", unit="step", disable=None, leave=False
+        )
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        assert self.bar is not None
+        self.bar.update(state.global_step - self.bar.n)
+        if state.global_step == state.max_steps:
+            control.should_log = True  # a short training ends before the first regular log
+        self.log_what_is_saved(control)
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.log_what_is_saved(control)
+
+    def log_what_is_saved(self, control: TrainerControl) -> None:
+        """Start the mean of the losses anew at each checkpoint, where a resumed training starts it too."""
+        control.should_log = control.should_log or control.should_save
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Row | None = None, **_: Any
+    ) -> None:
+        row = {name: logs[key] for key, name in LOGGED.items() if logs and key in logs}
+        for name in ("loss", "validation_loss"):
+            if not math.isfinite(row.get(name, 0.0)):
+                raise ModelError(
+                    f"{name} is {row[name]} at step {state.global_step}: training has diverged. "
+                    "Lower train.learning_rate, or raise train.warmup_steps"
+                )
+        if not row or self.bar is None:
+            return
+        text = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
+        if not self.bar.disable:
+            self.bar.set_postfix_str(text)
+        # Where there is no terminal: a sign of life at each evaluation, the rest by hydra.verbose=true.
+        elif "validation_loss" in row:
+            log.info(f"step {state.global_step}/{state.max_steps}  {text}")
+        else:
+            log.debug(f"step {state.global_step}/{state.max_steps}  {text}")
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def rows_of(log_history: list[Row]) -> list[Row]:
+    """One row a step from what the Trainer logged, timings left out; a resumed training evaluates a step twice.
+
+    >>> rows_of([{"step": 0, "eval_validation_loss": 5.0, "eval_runtime": 1.2}, {"step": 2, "loss": 4.0}])
+    [{'step': 0, 'validation_loss': 5.0}, {'step': 2, 'loss': 4.0}]
+    """
+    rows: dict[int, Row] = {}
+    for entry in log_history:
+        row = {name: entry[key] for key, name in LOGGED.items() if key in entry}
+        if row:
+            rows[entry["step"]] = {"step": entry["step"], **row, **rows.get(entry["step"], {})}
+    return list(rows.values())
+
+
+def write_history(folder: Path, rows: list[Row]) -> None:
+    """Write history.tsv (step, loss, learning_rate) and validation.tsv (step, validation_loss) for `dvc plots`.
+
+    A score of answers, where there is one, is a column more of validation.tsv.
+    """
+    scores = tuple(name for name in SCORES if any(name in row for row in rows))
+    for name, columns in {**FILES, "validation.tsv": (*FILES["validation.tsv"], *scores)}.items():
+        complete = [{column: row[column] for column in columns} for row in rows if set(columns) <= set(row)]
+        with whole(folder / name) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, delimiter="\t", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(complete)

@@ -1,0 +1,97 @@
+"""The schema refuses what is wrong, and says all of it in the words of params.yaml."""
+
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+from support.project import ROOT
+
+from pipeline.compose.composition import read
+from pipeline.config.validation import check, faults_of
+from pipeline.errors import ConfigError
+
+
+@pytest.fixture
+def values() -> dict[str, Any]:
+    return read((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+
+FAULTS = {
+    "misspelt key": ("train.learning_rat", 1, "train.learning_rat: unknown key; did you mean learning_rate?"),
+    "misspelt section": ("trian.seed", 1, "trian: unknown key; did you mean train?"),
+    "key of another source": ("data.revision", "x", "data.revision: unknown key; known here: "),
+    "text for a number": ("train.learning_rate", "oops", "train.learning_rate: 'oops' is not right; expected a number"),
+    "number as text": ("train.epochs", "3", "train.epochs: '3' is not right; expected a number"),
+    "fraction for a count": ("train.batch_size", 2.5, "train.batch_size: 2.5 is not right; expected a whole number"),
+    "true for a count": ("train.batch_size", True, "train.batch_size: True is not right; expected a whole number"),
+    "number for a switch": ("train.keep_best", 1, "train.keep_best: 1 is not right; expected true or false"),
+    "below range": ("train.epochs", 0, "train.epochs: 0 is not right; expected greater than 0"),
+    "above range": ("format.test_fraction", 1.5, "format.test_fraction: 1.5 is not right; expected less than 1"),
+    "negative seed": ("format.seed", -1, "format.seed: -1 is not right; expected greater than or equal to 0"),
+    "unknown choice": (
+        "train.precision",
+        "fp8",
+        "train.precision: 'fp8' is not right; expected 'fp32', 'bf16' or 'auto'",
+    ),
+    "unknown kind": ("train.schedule.kind", "cosin", "train.schedule.kind: 'cosin'; expected 'constant', "),
+    "option for a section": ("train.schedule", "linear", "choose an option of the group: train/schedule=…"),
+    "key of another schedule": ("train.schedule.cycles", 3, "train.schedule.cycles: unknown key; known here: kind, fl"),
+    "misspelt key of an option": ("train.schedule.flor", 0.1, "train.schedule.flor: unknown key; did you mean floor?"),
+    "unknown source": ("data.source", "ftp", "data.source: 'ftp'; expected 'generated', 'file', 'hub'"),
+    "null where needed": ("data.path", None, "data.path: is null; expected a value"),
+    "empty text": ("data.path", "", "data.path: '' is not right; expected some text"),
+    "fractions that leave nothing": ("format.validation_fraction", 0.9, "format: test_fraction + validation_fraction"),
+    "template without its field": ("format.template.prompt", "Q:", "format.template: prompt 'Q:' must hold {question}"),
+    "template with two": ("format.template.completion", "{answer}{x}", "completion '{answer}{x}' must hold {answer}"),
+    "template with a stray brace": ("format.template.prompt", "{question} {", "write {{ and }} for literal braces"),
+    "broken pattern": ("clean.boilerplate", ["("], "clean: boilerplate '(' is not a regular expression"),
+    "version of another schema": ("version", 2, "version: 2 is not right; expected 1"),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "message"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_names_its_key_and_what_was_expected(
+    values: dict[str, Any], key: str, value: Any, message: str
+) -> None:
+    config = OmegaConf.create(values)
+    OmegaConf.update(config, key, value)
+    found = faults_of(OmegaConf.to_container(config))  # type: ignore[arg-type]
+    assert len(found) == 1
+    assert message in found[0]
+
+
+def test_heads_that_do_not_divide_the_hidden_size(values: dict[str, Any]) -> None:
+    scratch = yaml.safe_load((ROOT / "conf/model/scratch.yaml").read_text())
+    values["model"] = {**scratch, "heads": 5, "data": values["data"]}
+    assert faults_of(values) == ["model: hidden_size 192 must be a multiple of heads 5"]
+
+
+def test_a_missing_key_is_told_with_the_command_that_composes_anew(values: dict[str, Any]) -> None:
+    del values["train"]["seed"]
+    assert faults_of(values) == ["train.seed: missing; compose params.yaml anew: make params"]
+
+
+def test_all_faults_are_told_together(values: dict[str, Any]) -> None:
+    values["train"]["seed"] = "x"
+    values["data"]["rows"] = 0
+    values["compare"]["exampels"] = 3
+    with pytest.raises(ConfigError) as error:
+        check(values)
+    assert str(error.value).splitlines() == [
+        "3 parameters are wrong:",
+        "  data.rows: 0 is not right; expected greater than or equal to 1",
+        "  train.seed: 'x' is not right; expected a whole number",
+        "  compare.exampels: unknown key; did you mean examples?",
+    ]
+
+
+def test_seed_0_is_a_seed(values: dict[str, Any]) -> None:
+    values["train"]["seed"] = 0
+    assert check(values).train.seed == 0
+
+
+def test_a_whole_number_will_do_for_a_fraction_and_an_exponent_needs_no_point(values: dict[str, Any]) -> None:
+    values["train"]["epochs"] = 2
+    assert check(values).train.epochs == 2
+    assert read("train: {learning_rate: 1e-05}") == {"train": {"learning_rate": 1e-5}}

@@ -1,0 +1,215 @@
+"""pipeline/core/files.py: outputs appear whole or not at all, checksums, JSON Lines, paths."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.files import local_path, read_json, read_jsonl, sha256, whole, write_json, write_jsonl
+from pipeline.errors import DataError
+
+
+def fill(folder: Path, **files: str) -> Path:
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def dead_process() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_new_file_appears_under_its_name_once_the_body_is_done(tmp_path: Path) -> None:
+    with whole(tmp_path / "deep" / "er" / "out.txt") as temporary:
+        temporary.write_text("new", encoding="utf-8")
+        assert not (tmp_path / "deep/er/out.txt").exists()
+    assert contents(tmp_path / "deep/er") == {"out.txt": "new"}
+
+
+def test_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("old", encoding="utf-8")
+    with whole(tmp_path / "out") as temporary:
+        temporary.write_text("new", encoding="utf-8")
+    assert contents(tmp_path) == {"out": "new"}
+
+
+def test_folder_that_holds_files_is_replaced(tmp_path: Path) -> None:
+    fill(tmp_path / "out", kept="old", gone="old")
+    with whole(tmp_path / "out") as temporary:
+        fill(temporary, kept="new")
+    assert names(tmp_path) == ["out"]
+    assert contents(tmp_path / "out") == {"kept": "new"}
+
+
+def stop_half_way(path: Path, error: BaseException) -> None:
+    with whole(path) as temporary:
+        fill(temporary, kept="half")
+        raise error
+
+
+def test_old_file_stays_if_the_body_raises(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("old", encoding="utf-8")
+    with pytest.raises(RuntimeError, match="half way"):
+        stop_half_way(tmp_path / "out", RuntimeError("half way"))
+    assert contents(tmp_path) == {"out": "old"}
+
+
+def test_old_folder_stays_if_the_body_raises(tmp_path: Path) -> None:
+    fill(tmp_path / "out", kept="old")
+    with pytest.raises(RuntimeError, match="half way"):
+        stop_half_way(tmp_path / "out", RuntimeError("half way"))
+    assert names(tmp_path) == ["out"]
+    assert contents(tmp_path / "out") == {"kept": "old"}
+
+
+def test_interrupted_body_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        stop_half_way(tmp_path / "out", KeyboardInterrupt())
+    assert names(tmp_path) == []
+
+
+def test_old_folder_stays_if_the_body_writes_nothing(tmp_path: Path) -> None:
+    fill(tmp_path / "out", kept="old")
+    with pytest.raises(FileNotFoundError), whole(tmp_path / "out"):
+        pass
+    assert names(tmp_path) == ["out"]
+    assert contents(tmp_path / "out") == {"kept": "old"}
+
+
+@pytest.mark.parametrize("ending", ["", "-old"], ids=["temporary", "replaced"])
+def test_what_a_dead_process_left_is_removed(tmp_path: Path, dead_process: int, ending: str) -> None:
+    fill(tmp_path / f".out.{dead_process}{ending}", part="half")
+    with whole(tmp_path / "out") as temporary:
+        temporary.write_text("new", encoding="utf-8")
+    assert names(tmp_path) == ["out"]
+
+
+def test_what_a_live_process_is_writing_stays(tmp_path: Path) -> None:
+    fill(tmp_path / f".out.{os.getppid()}", part="half")
+    with whole(tmp_path / "out") as temporary:
+        temporary.write_text("new", encoding="utf-8")
+    assert names(tmp_path) == [f".out.{os.getppid()}", "out"]
+
+
+def test_what_belongs_to_other_outputs_stays(tmp_path: Path, dead_process: int) -> None:
+    for name in (f".other.{dead_process}", f"out.{dead_process}", ".out.txt"):
+        (tmp_path / name).write_text("", encoding="utf-8")
+    with whole(tmp_path / "out") as temporary:
+        temporary.write_text("new", encoding="utf-8")
+    assert names(tmp_path) == sorted([f".other.{dead_process}", ".out.txt", "out", f"out.{dead_process}"])
+
+
+def test_what_a_killed_process_with_our_own_id_left_is_no_hindrance(tmp_path: Path) -> None:
+    """In a container the process ids are the same from run to run."""
+    fill(tmp_path / f".out.{os.getpid()}", part="half")
+    with whole(tmp_path / "out") as temporary:
+        fill(temporary, kept="new")
+    assert contents(tmp_path / "out") == {"kept": "new"}
+
+
+def test_hidden_neighbour_with_a_date_as_ending_is_no_hindrance(tmp_path: Path) -> None:
+    (tmp_path / ".out.20260101120000").write_text("", encoding="utf-8")
+    with whole(tmp_path / "out") as temporary:
+        temporary.write_text("new", encoding="utf-8")
+    assert names(tmp_path) == [".out.20260101120000", "out"]
+
+
+def test_json_is_written_in_its_order_and_read_back(tmp_path: Path) -> None:
+    write_json(tmp_path / "m.json", {"z": 0.1, "a": "fièvre"})
+    assert (tmp_path / "m.json").read_text(encoding="utf-8") == '{\n  "z": 0.1,\n  "a": "fièvre"\n}\n'
+    assert read_json(tmp_path / "m.json") == {"z": 0.1, "a": "fièvre"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["NaN", "infinity"])
+def test_json_refuses_what_is_no_number_and_leaves_nothing(tmp_path: Path, value: float) -> None:
+    with pytest.raises(ValueError, match="Out of range float values"):
+        write_json(tmp_path / "new.json", {"loss": value})
+    assert names(tmp_path) == []
+
+
+def test_refused_json_leaves_the_old_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "m.json", {"loss": 1})
+    with pytest.raises(ValueError, match="Out of range float values"):
+        write_json(tmp_path / "m.json", {"loss": float("nan")})
+    assert names(tmp_path) == ["m.json"]
+    assert read_json(tmp_path / "m.json") == {"loss": 1}
+
+
+def test_json_lines_round_trip(tmp_path: Path) -> None:
+    rows = [{"text": "two\nlines\u2028three"}, {"text": "流感"}]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert (tmp_path / "rows.jsonl").read_bytes() == ('{"text":"two\\nlines\u2028three"}\n{"text":"流感"}\n'.encode())
+    assert read_jsonl(tmp_path / "rows.jsonl") == rows
+    assert read_jsonl(tmp_path / "rows.jsonl", limit=1) == rows[:1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a": 1}\n\n{"a" 2}\n', "rows.jsonl, line 3: not JSON (Expecting ':' delimiter, column 6)"),
+        ('"a"\n', "rows.jsonl, line 1: a JSON str; expected an object"),
+        ('{"a": 1}\nnull\n', "rows.jsonl, line 2: a JSON NoneType; expected an object"),
+        ('{"a": 1} {"a": 2}\n', "rows.jsonl, line 1: not JSON (Extra data, column 10)"),
+    ],
+    ids=["broken", "text", "null", "two on a line"],
+)
+def test_line_that_is_no_object_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        read_jsonl(tmp_path / "rows.jsonl")
+    assert message in str(error.value)
+
+
+def test_sha256_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"a": "1", "b": "3"}, {"a": "1", "c": "2"}, {"a": "1"}, {"a": "2", "b": "1"}, {"a": "1b2"}, {"a": "12", "b": ""}],
+    ids=["content", "name", "file less", "swapped", "joined", "border moved"],
+)
+def test_sha256_of_a_folder_changes_with_contents_and_names(tmp_path: Path, files: dict[str, str]) -> None:
+    assert sha256(fill(tmp_path / "one", a="1", b="2")) != sha256(fill(tmp_path / "other", **files))
+
+
+def test_sha256_of_a_folder_leaves_out_hidden_files_and_its_own_name(tmp_path: Path) -> None:
+    plain, hidden = fill(tmp_path / "plain", a="1"), fill(tmp_path / ".hidden", a="1")
+    fill(hidden / ".cache", b="2")
+    (hidden / ".gitignore").write_text("x", encoding="utf-8")
+    assert sha256(plain) == sha256(hidden)
+
+
+def test_path_counts_from_here_and_then_from_the_main_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, checkout = fill(tmp_path / "here", both="1"), fill(tmp_path / "checkout", both="2", own="3")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("DVC_ROOT", str(checkout))
+    assert local_path("both") == Path("both")
+    assert local_path("own") == checkout / "own"
+    assert local_path("nowhere") == Path("nowhere")
+    assert local_path(str(here / "both")) == here / "both"
+
+
+def test_path_without_a_main_checkout_counts_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    assert local_path("nowhere") == Path("nowhere")
+
+
+def test_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert local_path("~/rows.csv") == tmp_path / "rows.csv"

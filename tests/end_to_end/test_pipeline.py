@@ -1,0 +1,99 @@
+"""The whole pipeline by DVC, on a tiny configuration: what runs, what does not, and that nothing else changes."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from support.project import changed, ran, run_in
+
+ALL = [
+    "fetch@data",
+    "fetch@model",
+    "clean",
+    "format",
+    "tokenize",
+    "train",
+    "evaluate@base",
+    "evaluate@finetuned",
+    "compare",
+]
+
+
+@pytest.fixture(scope="module")
+def repository(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of these tests' own."""
+    return Path(shutil.copytree(repository, tmp_path_factory.mktemp("own") / "project", symlinks=True))
+
+
+def test_the_first_run_ran_every_stage(repository: Path) -> None:
+    lock = yaml.safe_load((repository / "dvc.lock").read_text())
+    assert sorted(lock["stages"]) == sorted(ALL)
+
+
+def test_a_second_run_runs_nothing(repository: Path) -> None:
+    done = run_in(repository, "dvc", "repro")
+    assert done.returncode == 0
+    assert ran(done.stdout) == []
+    assert changed(repository) == []
+
+
+def test_the_metrics_hold_no_list_and_no_timing_but_in_runtime(repository: Path) -> None:
+    for path in (repository / "metrics").rglob("*.json"):
+        text = path.read_text()
+        assert "[" not in json.dumps([json.loads(text)])[1:-1], path
+        assert ("seconds" in text) == ("runtime" in path.parts), path
+
+
+def test_no_test_row_is_in_training(repository: Path) -> None:
+    def prompts(split: str) -> set[str]:
+        rows = (repository / f"data/formatted/{split}.jsonl").read_text().splitlines()
+        return {json.loads(row)["prompt"] for row in rows}
+
+    assert not prompts("test") & (prompts("train") | prompts("validation"))
+    assert json.loads((repository / "metrics/format.json").read_text())["leakage"] == {"exact": 0.0, "near": 0.0}
+
+
+def test_a_learning_rate_runs_training_and_what_follows_and_going_back_runs_nothing(repository: Path) -> None:
+    done = run_in(repository, "dvc", "exp", "run", "-n", "warmer", "-S", "train.learning_rate=2e-3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ran(done.stdout) == ["train", "evaluate@finetuned", "compare"]
+    back = run_in(repository, "dvc", "exp", "run", "-S", "train.learning_rate=4e-4")
+    assert ran(back.stdout) == []
+    assert changed(repository) == []
+    difference = run_in(repository, "dvc", "metrics", "diff", "--json", "warmer")
+    assert "metrics/evaluate/finetuned.json" in json.loads(difference.stdout)
+    plots = json.loads(run_in(repository, "dvc", "plots", "diff", "warmer", "--json").stdout)
+    assert "Training and validation loss" in "".join(plots.get("data", plots))
+
+
+def test_a_forced_run_changes_nothing_but_timings(repository: Path) -> None:
+    done = run_in(repository, "dvc", "repro", "--force")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(ran(done.stdout)) == sorted(ALL)
+    others = [path for path in changed(repository) if not path.startswith("metrics/runtime/")]
+    assert others in ([], ["dvc.lock"])
+    diff = subprocess.run(
+        ["git", "diff", "-U0", "dvc.lock"], cwd=repository, check=True, capture_output=True, text=True
+    )
+    lines = [line for line in diff.stdout.splitlines() if re.match(r"[-+] ", line)]
+    assert all(re.match(r"[-+] +(md5|size): ", line) for line in lines)
+    context = subprocess.run(
+        ["git", "diff", "-U2", "dvc.lock"], cwd=repository, check=True, capture_output=True, text=True
+    )
+    paths = set(re.findall(r"path: (\S+)\n(?: +hash: \S+\n)?[-]", context.stdout))
+    assert all(path.startswith("metrics/runtime/") for path in paths)
+
+
+def test_plain_text_goes_through_every_stage_to_a_verdict_by_its_loss(repository: Path) -> None:
+    texts = [" ".join(f"word{i * k % 14}" for k in range(1, 6 + i % 7)) + f" {i}" for i in range(120)]
+    (repository / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    done = run_in(repository, "dvc", "exp", "run", "-S", "data=file", "-S", "data.path=texts.jsonl")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test texts by models/finetuned, on cpu" in done.stdout
+    assert re.search(r"model (is \w+ than|and) the base model .*by held-out loss\.", done.stdout)
+    metrics = json.loads((repository / "metrics/evaluate/finetuned.json").read_text())
+    assert list(metrics) == ["rows", "version", "loss", "perplexity", "loss_per_byte", "perplexity_per_byte"]

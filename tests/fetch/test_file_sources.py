@@ -1,0 +1,238 @@
+"""pipeline/fetch/sources.py on literal files."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config.params import FileRows
+from pipeline.errors import DataError
+from pipeline.fetch.sources import load, local_places, peek, read
+
+CHAT = [
+    {"messages": [{"role": "user", "content": "Is it flu?"}, {"role": "assistant", "content": "Rest."}]},
+    {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?\nTell me."}]},
+]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
+    def write(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def read_table(path: Path, rows: int | None = None) -> pa.Table:
+    return read(local_places(str(path)), rows)[0]
+
+
+def source(path: Path, **values: Any) -> FileRows:
+    return FileRows(**{"source": "file", "path": str(path), "sha256": None, "columns": None, "limit": None} | values)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        pytest.param(
+            "rows.csv",
+            "question,answer\nNA,007\n1e5,true\n,null\n",
+            [
+                {"question": "NA", "answer": "007"},
+                {"question": "1e5", "answer": "true"},
+                {"question": "", "answer": "null"},
+            ],
+            id="csv cells stay text",
+        ),
+        pytest.param(
+            "rows.csv",
+            'question,answer\n"two\nlines","says ""hi"", then goes"\n',
+            [{"question": "two\nlines", "answer": 'says "hi", then goes'}],
+            id="csv quoted newline, quote and comma",
+        ),
+        pytest.param(
+            "rows.csv",
+            b'\xef\xbb\xbfquestion,answer\r\nflu?,"a\r\nb"\r\n',
+            [{"question": "flu?", "answer": "a\r\nb"}],
+            id="csv byte order mark and CRLF",
+        ),
+        pytest.param("rows.csv", "text\na\n\nb\n", [{"text": "a"}, {"text": "b"}], id="csv blank line is no row"),
+        pytest.param("ROWS.CSV", "text\na\n", [{"text": "a"}], id="ending in capitals"),
+        pytest.param("rows.csv", "text,more\n", [], id="csv with names alone"),
+        pytest.param("rows.jsonl", b'\xef\xbb\xbf{"text": "a"}\r\n', [{"text": "a"}], id="jsonl byte order mark, CRLF"),
+        pytest.param(
+            "rows.jsonl",
+            '{"text": "a\u2028b\x85c"}\n',
+            [{"text": "a\u2028b\x85c"}],
+            id="jsonl line separator in a string",
+        ),
+        pytest.param(
+            "rows.jsonl",
+            '{"text": "a"}\n\n{"note": 7}\n',
+            [{"text": "a", "note": None}, {"text": None, "note": 7}],
+            id="jsonl blank line, keys that lack",
+        ),
+        pytest.param("rows.jsonl", '{"text": "NA"}', [{"text": "NA"}], id="jsonl without a last line break"),
+        pytest.param("rows.jsonl", '{"text":\r"a"}\n', [{"text": "a"}], id="jsonl carriage return in a row"),
+        pytest.param("rows.json", '[{"text": "a"},\n {"text": null}]', [{"text": "a"}, {"text": None}], id="json list"),
+        pytest.param("rows.json", b'\xef\xbb\xbf[{"text": "a"}]', [{"text": "a"}], id="json byte order mark"),
+    ],
+)
+def test_file_is_read_as_it_is(
+    written: Callable[..., Path], name: str, content: str | bytes, expected: list[dict[str, Any]]
+) -> None:
+    assert read_table(written(name, content)).to_pylist() == expected
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,2.5\n", "a,b\n"], ids=["numbers", "no rows"])
+def test_csv_columns_are_all_text(written: Callable[..., Path], content: str) -> None:
+    assert read_table(written("rows.csv", content)).schema == pa.schema({"a": pa.string(), "b": pa.string()})
+
+
+def test_nested_chat_survives_jsonl_and_parquet(written: Callable[..., Path], tmp_path: Path) -> None:
+    table = read_table(written("chat.jsonl", "".join(json.dumps(row) + "\n" for row in CHAT)))
+    pq.write_table(table, tmp_path / "chat.parquet")
+    assert table.to_pylist() == CHAT
+    assert read_table(tmp_path / "chat.parquet").to_pylist() == CHAT
+
+
+def test_parquet_keeps_types_and_loses_schema_metadata(tmp_path: Path) -> None:
+    table = pa.table({"text": ["a", "b"], "number": [1, 2]}).replace_schema_metadata({"pandas": "{}"})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    assert read_table(tmp_path / "rows.parquet").schema.metadata is None
+    assert read_table(tmp_path / "rows.parquet").to_pydict() == {"text": ["a", "b"], "number": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        pytest.param(
+            "rows.txt",
+            "a",
+            "unknown ending .txt; expected one of .jsonl, .json, .csv, .tsv, .parquet, .arrow (also packed: .gz",
+            id="ending",
+        ),
+        pytest.param("rows", "a", "unknown ending (none)", id="no ending"),
+        pytest.param("rows.csv", "", "rows.csv is empty; expected a first line with the names", id="empty csv"),
+        pytest.param("rows.csv", "a,b\n1,2\n3\n", "line 3: 1 cells; expected 2", id="csv row too short"),
+        pytest.param("rows.csv", 'a,b\n"1\n1",2\n3,4,5\n', "line 4: 3 cells; expected 2", id="csv row too long"),
+        pytest.param("rows.csv", "a,b,a\n1,2,3\n", "more than one column is called a", id="csv doubled column"),
+        pytest.param("rows.csv", 'a,b\n1,2\n"3"x,4\n', "line 3: not CSV", id="csv text after a quote"),
+        pytest.param("rows.csv", 'a,b\n"1,2\n', "line 2: not CSV", id="csv open quote"),
+        pytest.param("rows.csv", b"a,b\n\xff,2\n", "not UTF-8 text", id="csv not UTF-8"),
+        pytest.param("rows.jsonl", '{"a": 1}\n\n{"a":\n', "line 3: not JSON (Expecting value", id="broken jsonl line"),
+        pytest.param("rows.jsonl", '{"a": 1}\n[1]\n', "line 2: a JSON list; expected an object", id="jsonl list"),
+        pytest.param("rows.jsonl", b'{"a": "\xff"}\n', "not UTF-8 text", id="jsonl not UTF-8"),
+        pytest.param(
+            "rows.jsonl", '{"a": "x"}\n{"a": null}\n{"a": 3}\n', "row 3: column a holds a int", id="mixed jsonl"
+        ),
+        pytest.param("rows.json", '[{"a": true}, {"a": "x"}]', "row 2: column a holds a str", id="mixed json"),
+        pytest.param(
+            "rows.json", '{"a": 1}', "expected a JSON list of objects; for one object a line", id="json object"
+        ),
+        pytest.param("rows.json", "[1, 2]", "expected a JSON list of objects", id="json list of numbers"),
+        pytest.param("rows.json", '[{"a": 1},\n {"a": ]', "line 2: not JSON", id="broken json"),
+        pytest.param(
+            "rows.json",
+            b'[{"a": "\xff"}]',
+            "line 1: not UTF-8 text (byte 9: invalid start byte); save the file as UTF-8",
+            id="json not UTF-8",
+        ),
+        pytest.param("rows.parquet", "a,b\n1,2\n3,4\n", "not a table that .parquet holds", id="csv named parquet"),
+        pytest.param("rows.parquet", "", "not a table that .parquet holds", id="empty parquet"),
+    ],
+)
+def test_fault_names_file_and_place(
+    written: Callable[..., Path], name: str, content: str | bytes, message: str
+) -> None:
+    path = written(name, content)
+    with pytest.raises(DataError) as error:
+        read_table(path)
+    assert str(path) in str(error.value)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param('{"a": 1180591620717411303424}', id="number of 71 bits"),
+        pytest.param(r'{"a": "\ud800"}', id="surrogate"),
+    ],
+)
+def test_json_value_that_no_table_holds_is_a_data_error(written: Callable[..., Path], line: str) -> None:
+    with pytest.raises(DataError):
+        read_table(written("rows.jsonl", line + "\n"))
+
+
+def test_mixed_types_are_blamed_on_the_column_that_mixes_them_not_on_whole_and_broken_numbers(
+    written: Callable[..., Path],
+) -> None:
+    path = written("rows.jsonl", '{"score": 1, "text": "x"}\n{"score": 1.5, "text": 3}\n')
+    with pytest.raises(DataError, match="row 2: column text holds a int"):
+        read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing.csv", "no such file: .*nothing.csv"),
+        (".", "has no data files; expected some that end in .jsonl"),
+        ("*.csv", r"no file matches .*\*.csv"),
+    ],
+    ids=["missing", "empty folder", "glob"],
+)
+def test_path_without_a_file_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load(source(tmp_path / name))
+    with pytest.raises(DataError, match=message):
+        peek(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.json", "rows.parquet"])
+def test_peek_and_first_rows(written: Callable[..., Path], tmp_path: Path, name: str) -> None:
+    rows = [{"question": f"q{number}", "answer": "a"} for number in range(250)]
+    contents = {
+        "rows.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        "rows.csv": "question,answer\n" + "".join(f"{row['question']},a\n" for row in rows),
+        "rows.json": json.dumps(rows),
+    }
+    if name in contents:
+        written(name, contents[name])
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / name, row_group_size=2)
+    assert peek(str(tmp_path / name)) == ["question", "answer"]
+    assert read_table(tmp_path / name, rows=3).to_pylist() == rows[:3]
+
+
+def test_peek_leaves_faults_after_its_rows_unseen(written: Callable[..., Path]) -> None:
+    path = written("rows.jsonl", '{"text": "a"}\n' * 100 + "broken\n")
+    assert peek(str(path)) == ["text"]
+    with pytest.raises(DataError, match="line 101: not JSON"):
+        read_table(path)
+
+
+def test_limit_takes_the_first_rows(written: Callable[..., Path]) -> None:
+    path = written("rows.csv", "text\na\nb\nc\n")
+    assert load(source(path, limit=2)).table.to_pydict() == {"text": ["a", "b"]}
+    assert load(source(path, limit=9)).table.num_rows == 3
+
+
+def test_source_without_rows_is_refused(written: Callable[..., Path]) -> None:
+    with pytest.raises(DataError, match="the source has no rows"):
+        load(source(written("rows.csv", "text\n")))
+
+
+def test_revision_is_the_sha256_of_the_file(written: Callable[..., Path]) -> None:
+    checksum = "ef271522dd0a16c1b66bcbadc17474307a88dea874019dc4146b4789a09a8c2d"
+    assert load(source(written("rows.csv", "text\na\n"))).revision == checksum
+
+
+def test_changed_file_is_refused_with_both_checksums(written: Callable[..., Path]) -> None:
+    with pytest.raises(DataError, match=r"has changed since .* expected 000000000000…\).\n.*make params"):
+        load(source(written("rows.csv", "text\na\n"), sha256="0" * 64))

@@ -1,0 +1,317 @@
+"""Every format, packing and kind of address, down to the rows and the checksum of what was read."""
+
+import bz2
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+from support.project import ROOT
+from support.sources import loaded
+from support.store import Store, serving
+
+from pipeline.compose.composition import composed, read
+from pipeline.errors import ConfigError, DataError
+
+ROWS = [
+    {"question": "Is it flu?", "answer": "NA"},
+    {"question": "“Why?”\nTell me.", "answer": "007"},
+    {"question": "مرحبا؟", "answer": "a\tb, c"},
+]
+TABLE = pa.Table.from_pylist(ROWS)
+
+
+def zstandard(content: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(content)
+    return sink.getvalue().to_pybytes()
+
+
+def written(write: Callable[[Any], object]) -> bytes:
+    sink = io.BytesIO()
+    write(sink)
+    return sink.getvalue()
+
+
+def stream_of(table: pa.Table) -> bytes:
+    def write(sink: Any) -> None:
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+
+    return written(write)
+
+
+KINDS: dict[str, bytes] = {
+    "jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode(),
+    "ndjson": "".join(json.dumps(row) + "\r\n" for row in ROWS).encode(),
+    "json": json.dumps(ROWS, indent=1).encode(),
+    "csv": 'question,answer\nIs it flu?,NA\n"“Why?”\nTell me.",007\nمرحبا؟,"a\tb, c"\n'.encode(),
+    "tsv": 'question\tanswer\nIs it flu?\tNA\n"“Why?”\nTell me."\t007\nمرحبا؟\t"a\tb, c"\n'.encode(),
+    "parquet": written(lambda sink: pq.write_table(TABLE, sink, row_group_size=2)),
+    "arrow": stream_of(TABLE),
+    "feather": written(lambda sink: pyarrow.feather.write_feather(TABLE, sink)),
+}
+PACKINGS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard,
+}
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_packed_or_not(tmp_path: Path, kind: str, packing: str) -> None:
+    content = PACKINGS[packing](KINDS[kind])
+    path = tmp_path / f"rows.{kind}{packing}"
+    path.write_bytes(content)
+    source = loaded(path)
+    assert source.table.to_pylist() == ROWS
+    assert source.revision == digest(content)
+    assert loaded(path, limit=2).table.to_pylist() == ROWS[:2]
+
+
+@pytest.mark.parametrize("packing", list(PACKINGS)[1:])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
+def test_packed_file_cut_short_is_a_data_error(tmp_path: Path, kind: str, packing: str) -> None:
+    path = tmp_path / f"rows.{kind}{packing}"
+    path.write_bytes(PACKINGS[packing](KINDS[kind] * 2000)[:-40])
+    with pytest.raises(DataError, match=r"rows\..*(damaged|cut short|not JSON|not CSV|not a table)"):
+        loaded(path)
+
+
+def test_packed_file_that_was_appended_to_is_read_to_its_end(tmp_path: Path) -> None:
+    for packing, pack in PACKINGS.items():
+        (tmp_path / f"rows.jsonl{packing}").write_bytes(pack(b'{"text": "a"}\n') + pack(b'{"text": "b"}\n'))
+        assert loaded(tmp_path / f"rows.jsonl{packing}").table.to_pydict() == {"text": ["a", "b"]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "data/more").mkdir(parents=True)
+    for name, text in {"b.jsonl": "b", "more/c.jsonl.gz": "c", "a.jsonl": "a"}.items():
+        content = json.dumps({"text": text}).encode()
+        (tmp_path / "data" / name).write_bytes(gzip.compress(content, mtime=0) if name.endswith("gz") else content)
+    (tmp_path / "data/README.md").write_text("Mine.")
+    (tmp_path / "data/.hidden.jsonl").write_text("no JSON")
+    return tmp_path / "data"
+
+
+def test_folder_is_all_data_files_in_it_sorted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    assert loaded(folder).table.to_pydict() == {"text": ["a", "b", "c"]}
+    assert f"{folder}/README.md" in caplog.text
+    assert loaded(folder, limit=2).table.to_pydict() == {"text": ["a", "b"]}
+
+
+def test_glob_is_what_it_matches_sorted(folder: Path) -> None:
+    assert loaded(folder / "*.jsonl").table.to_pydict() == {"text": ["a", "b"]}
+    assert loaded(folder / "**/*.jsonl*").table.to_pydict() == {"text": ["a", "b", "c"]}
+    assert loaded(folder.parent / "d*a/[ab].jsonl").table.to_pydict() == {"text": ["a", "b"]}
+
+
+def test_name_with_the_signs_of_a_glob_is_a_name_where_there_is_such_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a[1].jsonl").write_text('{"text": "one"}')
+    (tmp_path / "a1.jsonl").write_text('{"text": "other"}')
+    assert loaded(tmp_path / "a[1].jsonl").table.to_pydict() == {"text": ["one"]}
+
+
+def test_checksum_of_a_folder_and_of_a_glob_is_that_of_names_sizes_and_contents(folder: Path) -> None:
+    a, b = b'{"text": "a"}', b'{"text": "b"}'
+    of_glob = digest(b"a.jsonl\x0013\0" + a + b"b.jsonl\x0013\0" + b)
+    c = (folder / "more/c.jsonl.gz").read_bytes()
+    of_folder = digest(
+        b"README.md\x005\0Mine." + b"a.jsonl\x0013\0" + a + b"b.jsonl\x0013\0" + b
+        + b"more/c.jsonl.gz\0%d\0" % len(c) + c
+    )  # fmt: skip
+    assert loaded(folder / "*.jsonl", sha256=of_glob).revision == of_glob
+    assert loaded(folder, sha256=of_folder).revision == of_folder
+
+
+def test_composition_writes_the_checksum_of_files_folders_and_globs_and_none_of_addresses(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+
+    def checksum(path: object, *overrides: str) -> Any:
+        return read(composed("data=file", "model=scratch", f"data.path='{path}'", *overrides))["data"]["sha256"]
+
+    for path in (folder, folder / "*.jsonl", folder / "a.jsonl"):
+        assert checksum(path) == loaded(path).revision
+    assert checksum("https://nowhere.invalid/rows.csv") is None
+    before = checksum(folder)
+    (folder / "b.jsonl").write_text('{"text": "new"}')
+    assert checksum(folder) != before
+    assert checksum(folder, f"data.sha256={'0' * 64}") == "0" * 64
+    with pytest.raises(ConfigError, match=r"data.sha256: 'abc' is not right; expected a SHA-256"):
+        checksum(folder, "data.sha256=abc")
+
+
+OF_FOLDERS = {
+    "two kinds": (
+        {"a.csv": "text\na\n", "b.tsv": "text\nb\n"},
+        "has files of 2 kinds (.csv, .tsv); expected one kind: name it, as in data.path=",
+    ),
+    "other columns": (
+        {"a.csv": "text,x\na,1\n", "b.csv": "text,y\nb,2\n"},
+        "b.csv has other columns than the files before it: x, y not in both",
+    ),
+    "other type": (
+        {"a.jsonl": '{"text": "a"}\n', "b.jsonl": '{"text": null}\n{"text": 3}\n'},
+        "b.jsonl, row 2: column text holds a int, 3",
+    ),
+    "no data": ({"README.md": "a", "notes": "b"}, "has no data files; expected some that end in .jsonl"),
+}
+
+
+@pytest.mark.parametrize(("files", "message"), OF_FOLDERS.values(), ids=OF_FOLDERS)
+def test_files_that_do_not_go_together_are_a_data_error(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(DataError) as error:
+        loaded(tmp_path)
+    assert message in str(error.value)
+
+
+def test_parquet_files_of_different_types_are_a_data_error(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": [1]}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"b.parquet: column text holds int64, in the files before it string"):
+        loaded(tmp_path)
+
+
+def test_types_widen_from_file_to_file_and_from_part_to_part(tmp_path: Path) -> None:
+    parts = [{"text": None, "n": 1, "o": {"a": 1}}] * 5000 + [{"text": "x", "n": 1.5, "o": {"b": "y"}, "late": True}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in parts))
+    table = loaded(tmp_path / "rows.jsonl").table
+    assert table.num_rows == 5001
+    assert table.slice(4999).to_pylist() == [
+        {"text": None, "n": 1.0, "o": {"a": 1, "b": None}, "late": None},
+        {"text": "x", "n": 1.5, "o": {"a": None, "b": "y"}, "late": True},
+    ]
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Store]:
+    with serving(tmp_path) as store:
+        yield store
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "whole files alone"])
+@pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "json", "parquet", "arrow"])
+def test_every_format_comes_over_http(tmp_path: Path, kind: str, packing: str, ranges: bool) -> None:
+    content = PACKINGS[packing](KINDS[kind])
+    (tmp_path / f"rows.{kind}{packing}").write_bytes(content)
+    with serving(tmp_path, ranges) as store:
+        address = f"{store.address}/rows.{kind}{packing}?download=1"
+        source = loaded(address, sha256=digest(content))
+        assert source.table.to_pylist() == ROWS
+        assert source.revision == digest(content)
+        assert loaded(address, limit=1).table.to_pylist() == ROWS[:1]
+        with pytest.raises(DataError, match=r"SHA-256 .*, expected 000000000000…"):
+            loaded(address, sha256="0" * 64, limit=1)
+
+
+def test_with_a_limit_no_more_is_read_than_needed(tmp_path: Path, served: Store) -> None:
+    lines = "".join(json.dumps({"text": f"{number:0100}"}) + "\n" for number in range(200_000)).encode()
+    (tmp_path / "rows.jsonl").write_bytes(lines)
+    source = loaded(f"{served.address}/rows.jsonl", limit=3)
+    assert source.table.to_pydict() == {"text": [f"{number:0100}" for number in range(3)]}
+    assert source.revision == f"{digest(lines[:65536])} of the 65536 bytes that were read"
+    assert served.sent < 12_000_000 < len(lines)
+
+
+def test_with_a_limit_the_first_parts_of_a_parquet_file_are_read(tmp_path: Path, served: Store) -> None:
+    table = pa.table({"text": [os.urandom(500).hex() for _ in range(10_000)]})
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=500)
+    size = (tmp_path / "rows.parquet").stat().st_size
+    source = loaded(f"{served.address}/rows.parquet", limit=5)
+    assert source.table.to_pylist() == table.slice(0, 5).to_pylist()
+    assert " bytes that were read" in source.revision
+    assert served.sent < size / 2
+
+
+def test_s3_folder_glob_and_file(tmp_path: Path, served: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bucket/rows").mkdir(parents=True)
+    contents = [b'{"text": "a"}\n', b'{"text": "b"}\n']
+    for name, content in zip("ab", contents, strict=True):
+        (tmp_path / f"bucket/rows/{name}.jsonl").write_bytes(content)
+    # In a process of its own: botocore's warnings of what is deprecated are not this project's.
+    code = (
+        "import sys; from support.sources import loaded\n"
+        "for path in sys.argv[1:]: s = loaded(path); print(s.table['text'].to_pylist(), s.revision)"
+    )
+    environment = {
+        **os.environ,
+        "AWS_ENDPOINT_URL": served.address,
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+    }
+    paths = ("s3://bucket/rows/a.jsonl", "s3://bucket/rows", "s3://bucket/rows/*.jsonl")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *paths], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    both = digest("".join(digest(content) + "\n" for content in contents).encode())
+    assert done.stdout.splitlines() == [f"['a'] {digest(contents[0])}", f"['a', 'b'] {both}", f"['a', 'b'] {both}"], (
+        done.stderr
+    )
+
+
+def test_memory_address_folder_and_glob() -> None:
+    memory = fsspec.filesystem("memory")
+    for name, text in {"a": "x", "b": "y"}.items():
+        memory.pipe(f"/rows/{name}.csv", f"text\n{text}\n".encode())
+    both = digest("".join(digest(f"text\n{text}\n".encode()) + "\n" for text in "xy").encode())
+    for path in ("memory://rows", "memory://rows/*.csv"):
+        source = loaded(path)
+        assert source.table.to_pydict() == {"text": ["x", "y"]}
+        assert source.revision == both
+    assert loaded("memory://rows/b.csv").table.to_pydict() == {"text": ["y"]}
+    assert loaded("memory://rows", limit=1, sha256=both).table.to_pydict() == {"text": ["x"]}
+    with pytest.raises(DataError, match=r"no file matches memory://rows/\*\.tsv"):
+        loaded("memory://rows/*.tsv")
+
+
+def test_address_that_nothing_answers_is_a_data_error(tmp_path: Path, served: Store) -> None:
+    with pytest.raises(DataError, match=r"no such file: http://.*/nothing\.csv"):
+        loaded(f"{served.address}/nothing.csv")
+    with pytest.raises(DataError, match=r"rows\.csv cannot be read \(.*\)\. Check the address, the connection"):
+        loaded("http://127.0.0.1:9/rows.csv")
+    with pytest.raises(DataError, match="no such file: memory://nothing"):
+        loaded("memory://nothing/rows.csv")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nope://x/rows.csv", "Protocol not known: nope"),
+        ("https://example.org/rows", r"unknown ending \(none\); expected one of \.jsonl"),
+    ],
+)
+def test_composition_refuses_an_address_that_cannot_be_read_and_asks_none(
+    path: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ConfigError, match=rf"data\.path: .*{message}"):
+        composed("data=file", "model=scratch", f"data.path={path}")

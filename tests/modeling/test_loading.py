@@ -1,0 +1,23 @@
+"""Loading a model folder runs none of its code."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ModelError
+from pipeline.modeling.loading import load_model
+
+
+def test_code_that_a_model_brings_is_neither_run_nor_asked_about(
+    in_built: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path("models/base")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({**config, "model_type": "own", "auto_map": {"AutoConfig": "own.C"}})
+    )
+    (folder / "own.py").write_text("raise SystemExit('run')")
+    with pytest.raises(ModelError, match="contains custom code"):
+        load_model(folder)
+    assert "Do you wish" not in "".join(capfd.readouterr())

@@ -1,0 +1,132 @@
+"""pipeline/scoring/answer_scores.py against SQuAD's script written anew, sacrebleu, rouge-score and fractions by hand."""
+
+import math
+import re
+import string
+from collections import Counter
+
+import pytest
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu import sentence_bleu, sentence_chrf
+from support.predictions import PAIRS
+
+from pipeline.scoring.answer_scores import distinct, exact_match, f1, loops, score
+
+
+def normalize_answer(text: str) -> str:
+    """As SQuAD's evaluate-v1.1.py: lower case, punctuation out, articles out, white space fixed, in this order."""
+    text = text.lower().translate(str.maketrans("", "", string.punctuation))
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def exact_match_score(prediction: str, ground_truth: str) -> bool:
+    return normalize_answer(prediction) == normalize_answer(ground_truth)
+
+
+def f1_score(prediction: str, ground_truth: str) -> float:
+    prediction_tokens, ground_truth_tokens = (
+        normalize_answer(prediction).split(),
+        normalize_answer(ground_truth).split(),
+    )
+    num_same = sum((Counter(prediction_tokens) & Counter(ground_truth_tokens)).values())
+    if num_same == 0:
+        return 0
+    precision, recall = 1.0 * num_same / len(prediction_tokens), 1.0 * num_same / len(ground_truth_tokens)
+    return (2 * precision * recall) / (precision + recall)
+
+
+@pytest.mark.parametrize(("prediction", "reference"), PAIRS)
+def test_exact_match_and_f1_are_squads(prediction: str, reference: str) -> None:
+    assert exact_match(prediction, reference) == exact_match_score(prediction, reference)
+    assert f1(prediction, reference) == f1_score(prediction, reference)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "matches", "expected"),
+    [
+        pytest.param("a cat sat", "the cat sat down", 0, 2 * 1 * (2 / 3) / (1 + 2 / 3), id="precision 1, recall 2/3"),
+        pytest.param("cat", "cat dog cow pig", 0, 2 * 1 * (1 / 4) / (1 + 1 / 4), id="precision 1, recall 1/4"),
+        pytest.param("water water water", "water", 0, 2 * (1 / 3) * 1 / (1 / 3 + 1), id="repeated words count once"),
+        pytest.param("The flu!", "flu", 1, 1, id="same but for article and mark"),
+        pytest.param("don\u2019t", "dont", 0, 0, id="curly quote is no ASCII punctuation"),
+        pytest.param("don't", "dont", 1, 1, id="straight quote is"),
+        pytest.param("", "", 1, 0, id="both empty"),
+        pytest.param("the", "", 1, 0, id="article and nothing"),
+        pytest.param("cat", "dog", 0, 0, id="nothing shared"),
+    ],
+)
+def test_exact_match_and_f1_by_hand(prediction: str, reference: str, matches: int, expected: float) -> None:
+    assert exact_match(prediction, reference) == matches
+    assert f1(prediction, reference) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("prediction", "reference"), PAIRS)
+def test_rouge_is_rouge_scores(prediction: str, reference: str) -> None:
+    expected = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], use_stemmer=True).score(
+        target=reference, prediction=prediction
+    )
+    found = score(prediction, reference)
+    assert {name: found[name] for name in expected} == {name: each.fmeasure for name, each in expected.items()}
+
+
+@pytest.mark.parametrize(("prediction", "reference"), PAIRS)
+def test_bleu_and_chrf_of_one_answer_are_sacrebleus(prediction: str, reference: str) -> None:
+    found = score(prediction, reference)
+    assert found["bleu"] == sentence_bleu(prediction, [reference]).score
+    assert found["chrf"] == sentence_chrf(prediction, [reference]).score
+
+
+def test_scores_of_one_answer_by_hand() -> None:
+    # chrF: of n-grams of 1 to 6 letters ("thecatsat" in "thecatsatdowntoday") all match; recall (10 - n) / (19 - n)
+    recall = sum((10 - n) / (19 - n) for n in range(1, 7)) / 6
+    assert score("the cat sat", "the cat sat down today") == pytest.approx(
+        {
+            "exact_match": 0,
+            "f1": 2 * 1 * (2 / 4) / (1 + 2 / 4),
+            "bleu": 100 * math.exp(1 - 5 / 3),  # three words of five, every n-gram right
+            "chrf": 100 * 5 * 1 * recall / (4 * 1 + recall),
+            "rouge1": 2 * 1 * (3 / 5) / (1 + 3 / 5),
+            "rouge2": 2 * 1 * (2 / 4) / (1 + 2 / 4),
+            "rougeL": 2 * 1 * (3 / 5) / (1 + 3 / 5),
+            "rougeLsum": 2 * 1 * (3 / 5) / (1 + 3 / 5),
+            "distinct_1": 1,
+            "distinct_2": 1,
+        }
+    )
+
+
+def test_rouge_stems_and_l_keeps_to_the_order() -> None:
+    assert score("treated patients", "treating patient")["rouge2"] == 1
+    assert score("water drink", "drink water")["rouge1"] == 1
+    assert score("water drink", "drink water")["rougeL"] == 0.5
+    assert score("drink\nwater", "water\ndrink")["rougeLsum"] == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "first", "second"),
+    [
+        pytest.param("", 1, 1, id="nothing"),
+        pytest.param("rest", 1, 1, id="one word has no pair"),
+        pytest.param("rest rest", 1 / 2, 1, id="one pair"),
+        pytest.param("a b a b a b", 2 / 6, 2 / 5, id="a loop"),
+        pytest.param("a b\nc  d", 1, 1, id="any white space"),
+    ],
+)
+def test_distinct_is_the_share_of_n_grams_that_are_new(answer: str, first: float, second: float) -> None:
+    assert (distinct(answer, 1), distinct(answer, 2)) == (first, second)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        pytest.param([], False, id="nothing"),
+        pytest.param([1, 2, 1, 2], False, id="twice"),
+        pytest.param([9, 1, 2, 1, 2, 1, 2], True, id="three times"),
+        pytest.param([1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2], True, id="cut within the phrase"),
+        pytest.param([1, 2, 1, 2, 1, 2, 9], False, id="and out of it"),
+        pytest.param([5, 5, 5], False, id="a phrase has two tokens"),
+        pytest.param([5] * 6, True, id="one token six times"),
+    ],
+)
+def test_an_answer_loops_that_ends_in_a_phrase_three_times_over(tokens: list[int], expected: bool) -> None:
+    assert loops(tokens) is expected

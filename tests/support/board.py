@@ -1,0 +1,109 @@
+"""A project for the leaderboard: real git, real DVC, and stages whose answers follow from params.yaml by arithmetic."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+from support.project import run_in
+
+PARAMS = {"train": {"seed": 0, "right": 12}, "evaluate": {"first": 0, "rows": 20}}
+DVC_YAML = """
+stages:
+  train:
+    cmd: python work.py train
+    deps: [work.py]
+    params: [train]
+    outs: [models/finetuned]
+  evaluate:
+    matrix: {model: [finetuned]}
+    cmd: python work.py evaluate
+    deps: [work.py, models/finetuned]
+    params: [evaluate]
+    outs: ["data/predictions/${item.model}.jsonl"]
+    metrics: ["metrics/evaluate/${item.model}.json": {cache: false}]
+"""
+# Of 20 questions in turn, `right` are answered in the reference's words, which ones depends on the seed.
+WORK = """
+import json, sys, yaml
+params = yaml.safe_load(open("params.yaml"))
+if sys.argv[1] == "train":
+    json.dump(params["train"], open("models/finetuned", "w"))
+else:
+    train, asked = json.load(open("models/finetuned")), params["evaluate"]
+    with open("data/predictions/finetuned.jsonl", "w") as file:
+        for id in range(asked["first"], asked["first"] + asked["rows"]):
+            right = float((id * 7 + train["seed"] * 3) % 20 < train["right"])
+            answer = f"it is fact number {id}" if right else "no idea"
+            scores = dict.fromkeys(("exact_match", "f1", "rouge1", "rouge2", "rougeL"), right)
+            row = {"id": id, "prompt": f"Which fact is {id}?", "reference": f"it is fact number {id}", "prediction": answer}
+            print(json.dumps({**row, "new_tokens": 3, "finish_reason": "stop", **scores}), file=file)
+    json.dump({"rows": asked["rows"], "loss": 0.5, "signature": {"bleu": "v1"}}, open("metrics/evaluate/finetuned.json", "w"))
+"""
+PREDICTIONS = "data/predictions/finetuned.jsonl"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=tests", "-c", "user.email=tests@example.org")
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def dvc(folder: Path, *arguments: str) -> None:
+    done = run_in(folder, "dvc", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def write_params(folder: Path, **changes: Any) -> None:
+    """params.yaml with changes, such as train_right=14."""
+    sections = {name: dict(section) for name, section in PARAMS.items()}
+    for key, value in changes.items():
+        section, name = key.split("_", 1)
+        sections[section][name] = value
+    (folder / "params.yaml").write_text(yaml.safe_dump(sections, sort_keys=False))
+
+
+def make_board(folder: Path) -> Path:
+    """A repository with the tag `first`, two commits of one run on main, and the experiments more, seed-1 and later."""
+    folder.mkdir(exist_ok=True)
+    for name in ("models", "data/predictions", "metrics/evaluate"):
+        (folder / name).mkdir(parents=True)
+    for name, text in (("dvc.yaml", DVC_YAML), ("work.py", WORK), (".gitignore", "/models\n/data\n__pycache__\n")):
+        (folder / name).write_text(text)
+    write_params(folder)
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "config", "user.name", "tests")
+    git(folder, "config", "user.email", "tests@example.org")
+    dvc(folder, "init", "-q")
+    dvc(folder, "repro", "-q")
+    commit(folder, "first")
+    git(folder, "tag", "first")
+    for name, override in (("more", "train.right=18"), ("seed-1", "train.seed=1"), ("later", "evaluate.first=5")):
+        dvc(folder, "exp", "run", "-q", "-n", name, "-S", override)
+        git(folder, "restore", ".")
+    dvc(folder, "checkout", "-q")
+    (folder / "README.md").write_text("Says something.\n")
+    commit(folder, "second")
+    return folder
+
+
+def commit(folder: Path, message: str) -> None:
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", message)
+
+
+def commit_predictions(folder: Path, branch: str, rows: list[dict[str, Any]], **metrics: Any) -> None:
+    """A branch whose predictions are the rows given, as DVC would hold them had a stage written them."""
+    git(folder, "switch", "-q", "-c", branch)
+    (folder / PREDICTIONS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    written = folder / "metrics/evaluate/finetuned.json"
+    written.write_text(json.dumps({**json.loads(written.read_text()), **metrics}))
+    dvc(folder, "commit", "-q", "-f")
+    commit(folder, branch)
+    git(folder, "switch", "-q", "main")
+    dvc(folder, "checkout", "-q")
+
+
+def predictions(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / PREDICTIONS).read_text().splitlines()]

@@ -1,0 +1,52 @@
+"""The train stage under FSDP on processors: `python -m support.fsdp_on_cpu` in a project's root.
+
+Accelerate leaves FSDP out where there is no card, without a word, though PyTorch has it there. What it asks the machine
+is answered here as a machine with cards would.
+"""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState, DistributedType, PartialState
+
+from pipeline.compose.composition import read
+from pipeline.config.options import Fsdp
+from pipeline.config.validation import check
+from pipeline.core.distributed import is_main, is_one_of_several, joined
+from pipeline.core.entrypoint import faults_as_messages
+from pipeline.core.files import write_json
+from pipeline.train import stage as train
+from pipeline.train.launch import launch
+from pipeline.train.messages import report
+
+init = AcceleratorState.__init__
+
+
+def as_on_cards(self: AcceleratorState, *arguments: Any, **options: Any) -> None:
+    if not AcceleratorState._shared_state:
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    init(self, *arguments, **options)
+
+
+def main() -> None:
+    params = check(read(Path("params.yaml").read_text(encoding="utf-8")))
+    assert isinstance(params.compute, Fsdp)
+    if not is_one_of_several():
+        launch("support.fsdp_on_cpu", params.compute)
+        return
+    AcceleratorState.__init__ = as_on_cards
+    logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
+    logging.getLogger("pipeline").setLevel(logging.DEBUG)
+    with joined(on_cpu=True):
+        metrics = train.train(params.train, torch.device("cpu"), params.compute)
+        if is_main():
+            write_json(Path("metrics/train.json"), metrics)
+            report(metrics)
+
+
+if __name__ == "__main__":
+    with faults_as_messages("train"):
+        main()

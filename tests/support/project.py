@@ -1,0 +1,126 @@
+"""Copies of the project to run real commands in, and what such a run leaves."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[2]
+# A configuration that runs in seconds and still does all that a real one does.
+TINY = (
+    "model=scratch",
+    "data.rows=240",
+    "model.vocabulary=400",
+    "model.positions=96",
+    "model.layers=2",
+    "model.hidden_size=32",
+    "model.heads=2",
+    "tokenize.max_length=96",
+    "tokenize.gates.max_unended=0.5",
+    "train.epochs=1",
+    "train.warmup_steps=2",
+    "train.logging_steps=2",
+    "evaluate.max_new_tokens=12",
+    "evaluate.limit=16",
+)
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a user's shell: no trace of DVC, the hub's cache or Hydra from outside, nor of a network."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "HF_", "HYDRA_"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**kept, "PATH": path, "HF_HUB_OFFLINE": "1", "COLUMNS": "120", **changes}
+
+
+def copy_project(target: Path) -> Path:
+    """The project's files, as git would clone them, without what has been run in it."""
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "metrics/", "dvc.lock")):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target / name)
+    return target
+
+
+def run_in(folder: Path, *command: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=folder, env=environment(**changes), capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def python_in(folder: Path, module: str, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    return run_in(folder, sys.executable, "-m", module, *arguments, **changes)
+
+
+def commit_all(folder: Path) -> Path:
+    """Make a folder the git repository that DVC's experiments need."""
+    git = ("git", "-c", "user.name=tests", "-c", "user.email=tests@example.org")
+    for arguments in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "all")):
+        subprocess.run([*git, *arguments], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def ran(output: str) -> list[str]:
+    """The stages that DVC says it ran, in their order."""
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def changed(folder: Path) -> list[str]:
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=folder, check=True, capture_output=True, text=True)
+    return sorted(line[3:] for line in status.stdout.splitlines())
+
+
+def make_tiny(folder: Path) -> None:
+    """Write the tiny configuration into the options that it is of, so that another option does not meet its keys."""
+    for override in TINY:
+        key, value = override.split("=")
+        *group, name = key.split(".")
+        section = group[0] if group else ""
+        option = {"data": "generated", "model": "scratch"}.get(section, "default")
+        path, line = (f"{section}/{option}.yaml", f" *{name}: ") if section else ("config.yaml", f"  - {name}: ")
+        text = (folder / "conf" / path).read_text()
+        (folder / "conf" / path).write_text(re.sub(f"(?m)^({line}).*", rf"\g<1>{value}", text))
+
+
+def made_once(name: str, make: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the first of pytest's workers to want it makes, for all of them."""
+    ours = tmp_path_factory.getbasetemp()
+    shared = ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
+    folder, marker = shared / name / "project", shared / name / "made"
+    with FileLock(shared / f"{name}.lock"):
+        if not marker.exists():
+            make(folder)
+            marker.touch()
+    return folder
+
+
+def make_repository(folder: Path) -> Path:
+    copy_project(folder)
+    make_tiny(folder)
+    assert python_in(folder, "pipeline.compose").returncode == 0
+    commit_all(folder)
+    done = run_in(folder, "dvc", "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return commit_all(folder)
+
+
+def make_built(folder: Path) -> Path:
+    copy_project(folder)
+    stages = [("fetch", "instance=data"), ("fetch", "instance=model"), ("clean",), ("format",), ("tokenize",)]
+    for module, *arguments in [("compose", *TINY), *stages]:
+        done = python_in(folder, f"pipeline.{module}", *arguments)
+        assert done.returncode == 0, done.stderr
+    return folder

@@ -1,0 +1,32 @@
+"""The order of rows in training: trainer.ByLength."""
+
+import random
+
+import torch
+
+from pipeline.train.trainer import ByLength
+
+
+def drawn(lengths: list[int], size: int, seed: int = 0) -> list[int]:
+    torch.manual_seed(seed)
+    return list(ByLength(lengths, size))
+
+
+def test_each_row_comes_once_the_longest_step_first_the_one_that_is_not_full_last() -> None:
+    lengths = random.Random(0).choices(range(1, 500), k=1003)
+    order = drawn(lengths, 8)
+    assert sorted(order) == list(range(1003))
+    assert lengths[order[0]] == max(lengths)
+    assert drawn(lengths, 8) == order
+    assert drawn(lengths, 8, seed=1) != order
+    steps = [order[start : start + 8] for start in range(0, 1003, 8)]
+    assert len(steps[-1]) == 3
+    padded = sum(max(lengths[row] for row in step) * len(step) for step in steps)
+    assert padded < 1.03 * sum(lengths)  # in a random order 1.8 times
+    longest = [max(lengths[row] for row in step) for step in steps]
+    assert longest != sorted(longest, reverse=True)  # or training would end with the short rows alone
+
+
+def test_fewer_rows_than_a_step() -> None:
+    assert drawn([3, 9, 4], 8) == [1, 2, 0]
+    assert drawn([5], 1) == [0]
