@@ -17,11 +17,11 @@ from statistics import NormalDist
 
 import numpy as np
 
-from pipeline.compare.verdicts import judge
-from pipeline.scoring.answer_scores import score
-from pipeline.scoring.metrics import MEASURES, Row, measures_of
-from pipeline.scoring.significance import ALPHA, NOISE, mcnemar, paired
-from pipeline.synthetic.dialogues import generate, read_knowledge
+from pipeline.compare.verdicts import compare_statistics
+from pipeline.scoring.answer_scores import score_answer
+from pipeline.scoring.metrics import ALL_METRICS, Prediction, metrics_of
+from pipeline.scoring.significance import ALPHA, WITHIN_NOISE, mcnemar, paired_test
+from pipeline.synthetic.dialogues import generate_dialogues, read_knowledge
 
 KNOWLEDGE = Path("data/knowledge/conditions.yaml")
 CANDIDATES = 8  # answers to each question, from equal to the reference to a third of its words replaced
@@ -30,12 +30,12 @@ ONLY_BASE, ONLY_OTHER = 0.05, 0.2  # of the rows, right by one model alone
 SHIFT = 2.8  # of a mean, in standard errors: found four times in five
 
 
-def answers(rows: int, seed: int) -> list[list[Row]]:
+def answers(rows: int, seed: int) -> list[list[Prediction]]:
     """CANDIDATES predictions for each of so many questions."""
     chance = random.Random(seed)
-    references = list(dict.fromkeys(row["Doctor"] for row in generate(read_knowledge(KNOWLEDGE), 4 * rows, seed)))[
-        :rows
-    ]
+    references = list(
+        dict.fromkeys(row["Doctor"] for row in generate_dialogues(read_knowledge(KNOWLEDGE), 4 * rows, seed))
+    )[:rows]
     vocabulary = " ".join(references).split()
     found = []
     for id, reference in enumerate(references):
@@ -51,7 +51,7 @@ def answers(rows: int, seed: int) -> list[list[Row]]:
         }
         found.append(
             [
-                {**about, "prediction": text, "loss": chance.lognormvariate(0, 0.5), **score(text, reference)}
+                {**about, "prediction": text, "loss": chance.lognormvariate(0, 0.5), **score_answer(text, reference)}
                 for text in texts
             ]
         )
@@ -61,13 +61,13 @@ def answers(rows: int, seed: int) -> list[list[Row]]:
 def different(pairs: int, rows: int, resamples: int, seed: int = 0) -> int:
     """How many of the A/A pairs the overall verdict calls different."""
     candidates = answers(rows, seed)
-    tested = [name for name, measure in measures_of(candidates[0]).items() if measure.kind == "tested"]
-    statistics = {name: np.stack([MEASURES[name].statistics(each) for each in candidates]) for name in tested}
+    tested = [name for name, measure in metrics_of(candidates[0]).items() if measure.kind == "tested"]
+    statistics = {name: np.stack([ALL_METRICS[name].statistics(each) for each in candidates]) for name in tested}
     generator, places, found = np.random.default_rng(seed), np.arange(len(candidates)), 0
     for pair in range(pairs):
         drawn = generator.integers(CANDIDATES, size=(2, len(candidates)))
         base, other = ({name: each[places, choice] for name, each in statistics.items()} for choice in drawn)
-        found += judge(base, other, tested, resamples, seed=pair).verdict != NOISE
+        found += compare_statistics(base, other, tested, resamples, seed=pair).verdict != WITHIN_NOISE
     return found
 
 
@@ -132,7 +132,7 @@ def mean_found(pairs: int, rows: int, resamples: int, seed: int = 0) -> int:
         base = generator.normal(size=rows)
         other = base + generator.normal(SHIFT / math.sqrt(rows), 1, size=rows)
         statistics = (np.stack([each, np.ones(rows)], axis=1) for each in (base, other))
-        found += paired(*statistics, MEASURES["f1"], resamples, seed=pair).p_randomisation < ALPHA
+        found += paired_test(*statistics, ALL_METRICS["f1"], resamples, seed=pair).p_randomisation < ALPHA
     return found
 
 

@@ -30,10 +30,10 @@ Curve = dict[int, list[Measured]]
 def write_generated(path: Path, rows: int) -> None:
     """`rows` dialogues as a user would have them: a JSON Lines file."""
     from pipeline.synthetic.dialogues import read_knowledge
-    from pipeline.synthetic.letters import generate
+    from pipeline.synthetic.letters import generate_letters
 
     with path.open("w", encoding="utf-8") as file:
-        for row in generate(read_knowledge(KNOWLEDGE), rows, seed=0):
+        for row in generate_letters(read_knowledge(KNOWLEDGE), rows, seed=0):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

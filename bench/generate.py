@@ -24,7 +24,7 @@ import torch
 
 from bench.pythia import write_pythia
 from pipeline.modeling.encoding import load_encoder
-from pipeline.modeling.generation import Ending, generate
+from pipeline.modeling.generation import StopConditions, generate_answers
 from pipeline.modeling.loading import load_model
 
 Prompts = list[str]
@@ -40,10 +40,10 @@ class Measured(NamedTuple):
 def pipeline(folder: Path, new_tokens: int, batch_size: int | None) -> Answering:
     """What the evaluate stage does between reading its rows and scoring them."""
     model, encoder = load_model(folder), load_encoder(folder)
-    ending = Ending(new_tokens, encoder.eos, encoder.padding)
+    ending = StopConditions(new_tokens, encoder.eos, encoder.padding)
 
     def answer(prompts: Prompts) -> list[str]:
-        answers = generate(model, encoder.prompts(prompts), ending, batch_size)
+        answers = generate_answers(model, encoder.prompts(prompts), ending, batch_size)
         return [encoder.tokenizer.decode(each.new_tokens, skip_special_tokens=True) for each in answers]
 
     return answer

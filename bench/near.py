@@ -17,9 +17,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pipeline.format.near_duplicates import near_any
+from pipeline.format.near_duplicates import find_near_duplicates
 from pipeline.records.text import words
-from pipeline.synthetic.dialogues import generate, read_knowledge
+from pipeline.synthetic.dialogues import generate_dialogues, read_knowledge
 
 KNOWLEDGE = Path("data/knowledge/conditions.yaml")
 THRESHOLD, MIN_WORDS, PERMUTATIONS, BANDS = 0.7, 8, 128, 16
@@ -28,7 +28,7 @@ Search = Callable[[list[str], list[str]], list[bool]]
 
 def answers(rows: int, source: Path | None, column: str) -> list[str]:
     if source is None:
-        found = [row[column] for row in generate(read_knowledge(KNOWLEDGE), rows, seed=0)]
+        found = [row[column] for row in generate_dialogues(read_knowledge(KNOWLEDGE), rows, seed=0)]
     else:
         with source.open(encoding="utf-8") as lines:
             found = [json.loads(line)[column] for line, _ in zip(lines, range(rows), strict=False)]
@@ -62,7 +62,7 @@ def brute_force(texts: list[str], references: list[str]) -> list[bool]:
 
 
 def exact(texts: list[str], references: list[str]) -> list[bool]:
-    return near_any(texts, references, THRESHOLD, MIN_WORDS)
+    return find_near_duplicates(texts, references, THRESHOLD, MIN_WORDS)
 
 
 def with_datasketch(texts: list[str], references: list[str]) -> list[bool]:

@@ -26,8 +26,8 @@ from typing import NamedTuple
 from pipeline.config.params import Gates, Tokenize
 from pipeline.core.files import iter_jsonl, write_jsonl
 from pipeline.modeling.encoding import Encoder, load_encoder
-from pipeline.synthetic.dialogues import generate, read_knowledge
-from pipeline.tokenize.stage import CHUNK, tokenize
+from pipeline.synthetic.dialogues import generate_dialogues, read_knowledge
+from pipeline.tokenize.stage import CHUNK, tokenize_files
 
 KNOWLEDGE = Path("data/knowledge/conditions.yaml")
 TOGETHER = 4  # dialogues joined into one row, which makes it as long as real ones
@@ -39,7 +39,7 @@ def pairs_of(arguments: argparse.Namespace) -> list[Pair]:
     if arguments.rows_from:
         question, answer = arguments.columns
         return [(row[question], row[answer]) for row in iter_jsonl(arguments.rows_from)]
-    rows = generate(read_knowledge(KNOWLEDGE), 4000, seed=0)
+    rows = generate_dialogues(read_knowledge(KNOWLEDGE), 4000, seed=0)
     groups = [rows[at : at + TOGETHER] for at in range(0, len(rows), TOGETHER)]
     return [
         (" ".join(row["Patient"] for row in group), "\n" + " ".join(row["Doctor"] for row in group)) for group in groups
@@ -103,7 +103,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     encoder, options = load_encoder(arguments.tokenizer), options_of(arguments.max_length)
 
     def stage() -> dict[str, object]:
-        return tokenize({"train": source}, folder / "tokenized", encoder, options)["train"]
+        return tokenize_files({"train": source}, folder / "tokenized", encoder, options)["train"]
 
     words = statistics.mean(len(f"{prompt} {completion}".split()) for prompt, completion in pairs)
     print(f"{arguments.rows:,} rows of {words:.0f} words on average; {json.dumps(stage()['length'])}")

@@ -98,10 +98,10 @@ def matrix_rate(size: int = 2048, repeats: int = 8) -> float:
     """Floating-point operations a second of a square matrix product, the best of some."""
     import torch
 
-    from pipeline.modeling.devices import has_bf16
+    from pipeline.modeling.devices import supports_bf16
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if has_bf16(device) else torch.float32
+    dtype = torch.bfloat16 if supports_bf16(device) else torch.float32
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     found = []
     for _ in range(repeats):

@@ -23,13 +23,13 @@ def pipeline_stage(given: argparse.Namespace) -> tuple[Any, Callable[[], Any]]:
     """The train stage's Trainer, with its parameters as params.yaml has them, but for those given."""
     import torch
 
-    from pipeline.compose.composition import composed, read
-    from pipeline.config.validation import check
+    from pipeline.compose.composition import compose_params, parse_params
+    from pipeline.config.validation import validate_params
     from pipeline.train.build import build_trainer
 
     lengths = (f"tokenize.max_length={given.length}", f"model.positions={given.length}")
-    values = read(composed("model=scratch", "train.precision=auto", *lengths, *given.overrides))
-    params = check(values)
+    values = parse_params(compose_params("model=scratch", "train.precision=auto", *lengths, *given.overrides))
+    params = validate_params(values)
     options = params.train.model_copy(update={"epochs": given.epochs, "learning_rate": given.rate, "keep_best": False})
     device = torch.device("cpu" if given.cpu else "cuda")
     trainer = build_trainer(options, given.model, given.tokenized, Path(given.scratch), device)
@@ -85,10 +85,13 @@ def trl_tuned(given: argparse.Namespace) -> tuple[Any, Callable[[], Any]]:
     """TRL's SFTTrainer with packing and without gradient checkpointing, in bfloat16 where the machine has it."""
     import torch
 
-    from pipeline.modeling.devices import has_bf16
+    from pipeline.modeling.devices import supports_bf16
 
     return trl(
-        given, bf16=has_bf16(torch.device("cpu" if given.cpu else "cuda")), gradient_checkpointing=False, packing=True
+        given,
+        bf16=supports_bf16(torch.device("cpu" if given.cpu else "cuda")),
+        gradient_checkpointing=False,
+        packing=True,
     )
 
 
@@ -127,7 +130,7 @@ def _tokenizer(folder: Path) -> Any:
 
 def tokens_and_loss(model: Any, given: argparse.Namespace) -> tuple[int, float]:
     """(tokens of the training rows, the model's held-out loss on the test rows' completions)."""
-    from pipeline.modeling.encoding import join, load_encoder
+    from pipeline.modeling.encoding import build_example, load_encoder
     from pipeline.modeling.held_out_loss import held_out_loss
 
     encoder = load_encoder(given.model)
@@ -137,7 +140,7 @@ def tokens_and_loss(model: Any, given: argparse.Namespace) -> tuple[int, float]:
         pairs = zip(
             encoder.prompts(r["prompt"] for r in rows), encoder.completions(r["completion"] for r in rows), strict=True
         )
-        return [join(prompt, completion, given.length) for prompt, completion in pairs]
+        return [build_example(prompt, completion, given.length) for prompt, completion in pairs]
 
     tokens = sum(len(each.input_ids) for each in examples("train"))
     return tokens, held_out_loss(model.eval().float(), examples("test"), encoder.padding)

@@ -12,8 +12,8 @@ import subprocess
 from collections import defaultdict
 from typing import Any, NamedTuple
 
-from pipeline.compose.leaves import differences, leaves
-from pipeline.core.entrypoint import faults_as_messages
+from pipeline.compose.leaves import diff_leaves, flatten
+from pipeline.core.entrypoint import report_errors
 from pipeline.errors import ConfigError
 
 MODELS = ("base", "finetuned")
@@ -57,9 +57,9 @@ def families(folds: list[Fold]) -> list[list[Fold]]:
     return [[group[number] for number in sorted(group)] for group in groups.values()]
 
 
-def spread(values: list[float]) -> str:
+def format_mean_std(values: list[float]) -> str:
     """
-    >>> spread([0.25, 0.75]), spread([0.5])
+    >>> format_mean_std([0.25, 0.75]), format_mean_std([0.5])
     ('0.5 ± 0.3536', '0.5')
     """
     mean = f"{statistics.fmean(values):.4g}"
@@ -77,17 +77,17 @@ def table(family: list[Fold]) -> list[str]:
     for name in (name for name in family[0].metrics["base"] if name in family[0].metrics["finetuned"]):
         base, tuned = ([fold.metrics[model][name] for fold in family] for model in MODELS)
         change = [after - before for before, after in zip(base, tuned, strict=True)]
-        lines.append(f"{name:<14}{spread(base):>22}{spread(tuned):>22}{spread(change):>22}")
+        lines.append(f"{name:<14}{format_mean_std(base):>22}{format_mean_std(tuned):>22}{format_mean_std(change):>22}")
     return lines
 
 
 def main() -> None:
-    with faults_as_messages("folds"):
+    with report_errors("folds"):
         found = families([fold for each in experiments() if (fold := fold_of(each))])
         if not found:
             raise ConfigError(f"no experiment of this commit has run with format.folds; run: {RUN}")
         for family in found:
-            differing = differences(leaves(found[0][0].params), leaves(family[0].params))
+            differing = diff_leaves(flatten(found[0][0].params), flatten(family[0].params))
             told = ", ".join(f"{key}={there}" for key, (_, there) in differing.items())
             print("\n".join([f"\n{told}" if told else "", *table(family)]))
 

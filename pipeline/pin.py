@@ -6,8 +6,8 @@ Reads params.yaml (what was asked for) and metrics/fetch/{data,model}.json (what
 """
 
 from pipeline.compose import yaml_files
-from pipeline.compose.composition import read
-from pipeline.core.entrypoint import faults_as_messages, require_params
+from pipeline.compose.composition import parse_params
+from pipeline.core.entrypoint import report_errors, require_params
 from pipeline.core.files import read_json
 from pipeline.core.paths import CONF, METRICS, PARAMS
 from pipeline.errors import ConfigError
@@ -19,7 +19,7 @@ def pin() -> list[str]:
     ConfigError if there is nothing to pin, or if no file of conf/ names what was fetched.
     """
     require_params()
-    values = read(PARAMS.read_text(encoding="utf-8"))
+    values = parse_params(PARAMS.read_text(encoding="utf-8"))
     done = []
     for section in ("data", "model"):
         fetched = METRICS / "fetch" / f"{section}.json"
@@ -34,18 +34,18 @@ def pin() -> list[str]:
 
 
 def _pin(section: str, name: str, commit: str) -> list[str]:
-    found = {path: yaml_files.load(path) for path in sorted((CONF / section).glob("*.yaml"))}
+    found = {path: yaml_files.load_yaml(path) for path in sorted((CONF / section).glob("*.yaml"))}
     named = {path: config for path, config in found.items() if config.get("name") == name}
     if not named:
         raise ConfigError(f"no file of conf/{section}/ has name: {name}; write one, or set {section}.revision={commit}")
     for path, config in named.items():
         config["revision"] = commit
-        yaml_files.dump(path, config)
+        yaml_files.dump_yaml(path, config)
     return [f"{path}: revision {commit}" for path in named]
 
 
 def main() -> None:
-    with faults_as_messages("pin"):
+    with report_errors("pin"):
         for line in pin():
             print(line)
         print("To have params.yaml say so too: make params")

@@ -15,14 +15,14 @@ from pathlib import Path
 import matplotlib
 import pyarrow.parquet as pq
 
-from pipeline.compose.composition import composed, read
+from pipeline.compose.composition import compose_params, parse_params
 from pipeline.config.params import Params, Train
-from pipeline.config.validation import check
-from pipeline.core.entrypoint import faults_as_messages, require_params
-from pipeline.core.files import whole
+from pipeline.config.validation import validate_params
+from pipeline.core.entrypoint import report_errors, require_params
+from pipeline.core.files import atomic_write
 from pipeline.core.paths import CONF, METRICS, TOKENIZED
 from pipeline.errors import ConfigError
-from pipeline.train.schedules import OnPlateau, epoch_steps, rate_of, steps_of
+from pipeline.train.schedules import PlateauRate, rate_function, steps_per_epoch, total_steps
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
@@ -33,9 +33,9 @@ SHOWN = 11  # steps in the table: the first, the last, and some between
 Curve = list[float]  # the learning rate of each optimizer step, from the first to the last
 
 
-def chosen(overrides: list[str]) -> Params:
+def params_with(overrides: list[str]) -> Params:
     """The parameters as conf/ and the overrides make them."""
-    return check(read(composed(*overrides)))
+    return validate_params(parse_params(compose_params(*overrides)))
 
 
 def rows_there(options: Train) -> int:
@@ -49,13 +49,16 @@ def rows_there(options: Train) -> int:
     )
 
 
-def curve(options: Train, rows: int, processes: int = 1) -> Curve:
+def rate_curve(options: Train, rows: int, processes: int = 1) -> Curve:
     """The learning rates of a training on so many rows, which the processes share."""
-    steps = steps_of(options, rows, processes)
-    rate, between = rate_of(options, steps), options.eval_steps or epoch_steps(options, rows, processes) or steps
+    steps = total_steps(options, rows, processes)
+    rate, between = (
+        rate_function(options, steps),
+        options.eval_steps or steps_per_epoch(options, rows, processes) or steps,
+    )
     rates = []
     for step in range(steps):
-        if isinstance(rate, OnPlateau) and step and step % between == 0:
+        if isinstance(rate, PlateauRate) and step and step % between == 0:
             rate.observe(1.0)
         rates.append(options.learning_rate * rate(step))
     return rates
@@ -84,7 +87,7 @@ def draw(curves: dict[str, Curve], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             if path.suffix == ".png":
                 canvas.savefig(temporary, format="png", dpi=150)
             else:
@@ -100,17 +103,17 @@ def main() -> None:
         "overrides", nargs="*", help="Hydra overrides, such as train/schedule=linear train.max_steps=100"
     )
     arguments = parser.parse_args()
-    with faults_as_messages("schedule"):
+    with report_errors("schedule"):
         require_params()
-        params = chosen(arguments.overrides)
+        params = params_with(arguments.overrides)
         options, processes = params.train, params.compute.world_size
         rows = rows_there(options)
-        curves = {options.schedule.kind: curve(options, rows, processes)}
+        curves = {options.schedule.kind: rate_curve(options, rows, processes)}
         print("\n".join(table(curves[options.schedule.kind])))
         if arguments.all:
             names = sorted(path.stem for path in (CONF / "train/schedule").glob("*.yaml"))
-            each = {name: chosen([*arguments.overrides, f"train/schedule={name}"]).train for name in names}
-            curves = {name: curve(options, rows, processes) for name, options in each.items()}
+            each = {name: params_with([*arguments.overrides, f"train/schedule={name}"]).train for name in names}
+            curves = {name: rate_curve(options, rows, processes) for name, options in each.items()}
         draw(curves, arguments.out)
         print(f"{', '.join(curves)} → {arguments.out}")
 

@@ -48,10 +48,10 @@ def in_built(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 @pytest.fixture
 def train_options() -> Callable[..., Any]:
     """The shipped train section with changes; those of early stopping one by one."""
-    from pipeline.compose.composition import read
+    from pipeline.compose.composition import parse_params
     from pipeline.config.params import Train
 
-    shipped = read((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"]
+    shipped = parse_params((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"]
     tiny = {"epochs": 1.0, "batch_size": 16, "warmup_steps": 2, "logging_steps": 2}
 
     def options(early_stopping: dict[str, Any] | None = None, **changes: Any) -> Train:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.clean.transforms import without_contacts
+from pipeline.clean.transforms import mask_contacts
 from pipeline.config.params import Clean, Length
 from pipeline.core.paths import BASE
 from pipeline.errors import ConfigError
@@ -26,11 +26,11 @@ class Filters:
     def reason(self, question: str, answer: str) -> str | None:
         """Why a row with these tidied texts is dropped; None if it is kept."""
         options = self.options
-        if covered(answer, self.boilerplate):
+        if is_covered(answer, self.boilerplate):
             return "boilerplate"
         if options.max_boilerplate is not None and self._boilerplate_share(answer) > options.max_boilerplate:
             return "mostly_boilerplate"
-        if options.contacts == "drop" and any(without_contacts(text) != text for text in (question, answer)):
+        if options.contacts == "drop" and any(mask_contacts(text) != text for text in (question, answer)):
             return "contacts"
         sides = ((question, options.question), (answer, options.answer))
         if outside := next((found for text, limit in sides if (found := self._outside(text, limit))), None):
@@ -61,7 +61,7 @@ class Filters:
         return 1 - len(LETTER.findall(left)) / max(1, len(LETTER.findall(answer)))
 
 
-def covered(text: str, patterns: list[re.Pattern[str]]) -> bool:
+def is_covered(text: str, patterns: list[re.Pattern[str]]) -> bool:
     """Whether matches of the patterns, one after another, hold every letter and digit of a text, and it has some."""
     at, found = 0, LETTER.search(text)
     while found:

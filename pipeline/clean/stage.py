@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from pipeline.clean.filters import Filters
-from pipeline.clean.transforms import CHANGES, Changes
+from pipeline.clean.transforms import TRANSFORMS, Transforms
 from pipeline.config.params import Clean, Params
 from pipeline.core.entrypoint import stage
-from pipeline.core.files import ParquetRows, json_line, whole, write_json
+from pipeline.core.files import ParquetRows, atomic_write, json_line, write_json
 from pipeline.core.paths import CLEAN, METRICS, RAW_ROWS
 from pipeline.errors import DataError
-from pipeline.records.columns import Taken, resolve, shown, values_of
+from pipeline.records.columns import ColumnMapping, column_values, format_mapping, resolve_columns
 from pipeline.records.tasks import ROLES
 from pipeline.records.text import cell_text
 
@@ -50,7 +50,7 @@ BATCH = 1024  # rows in memory as Python's objects
 Record = dict[str, Any]
 
 
-class Cleaned(NamedTuple):
+class CleanedBatch(NamedTuple):
     """What became of some rows. An id is the row's number in the source, from 0."""
 
     records: list[Record]  # id and the task's columns
@@ -61,17 +61,17 @@ class Cleaned(NamedTuple):
 class Cleaner:
     """Cleans the rows of a source batch after batch, and knows which it has seen."""
 
-    def __init__(self, taken: Taken, options: Clean) -> None:
+    def __init__(self, taken: ColumnMapping, options: Clean) -> None:
         self.taken, self.task, self.options = taken, taken.task, options
         self.needed = self.task.required
-        self.changes, self.filters = Changes(options), Filters(options)
+        self.changes, self.filters = Transforms(options), Filters(options)
         self.seen: dict[bytes, int] = {}
 
-    def batch(self, table: pa.Table, first: int = 0) -> Cleaned:
+    def batch(self, table: pa.Table, first: int = 0) -> CleanedBatch:
         """Clean the table's rows, which begin with the source's row `first`; DataError names a cell that is no text."""
-        cells = {name: values_of(table, value, first) for name, value in self.taken.columns.items()}
+        cells = {name: column_values(table, value, first) for name, value in self.taken.columns.items()}
         names = [name for name in self.task.columns if name in cells]  # the task's order
-        cleaned = Cleaned([], [], Counter())
+        cleaned = CleanedBatch([], [], Counter())
         for row, values in enumerate(zip(*(cells[name] for name in names), strict=True), start=first):
             done: set[str] = set()
             given = dict(zip(names, values, strict=True))
@@ -105,7 +105,7 @@ class Cleaner:
 
     def _messages(self, value: Any, done: set[str]) -> list[dict[str, str]] | None:
         """Chat messages with role and content, tidied, up to the last answer; null where they are not of that form."""
-        if (turns := turns_in(value)) is None:
+        if (turns := parse_turns(value)) is None:
             return None
         texts = [(role, self.changes.text(content, prose=False, done=done)) for role, content in turns]
         said = [{"role": role, "content": text} for role, text in texts if text or role != "system"]
@@ -133,10 +133,10 @@ class Cleaner:
         return self.filters.reason(question, answer)
 
 
-def turns_in(value: Any) -> list[tuple[str, str]] | None:
+def parse_turns(value: Any) -> list[tuple[str, str]] | None:
     """(role, content) of a cell of chat messages, OpenAI's or ShareGPT's; null where it is neither.
 
-    >>> turns_in([{"from": "human", "value": "Is it flu?"}, {"role": "assistant", "content": None}])
+    >>> parse_turns([{"from": "human", "value": "Is it flu?"}, {"role": "assistant", "content": None}])
     [('user', 'Is it flu?'), ('assistant', '')]
     """
     if not isinstance(value, list | None):
@@ -160,14 +160,14 @@ def _key(record: Record) -> bytes:
     return hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def schema_of(taken: Taken) -> pa.Schema:
+def records_schema(taken: ColumnMapping) -> pa.Schema:
     """Of records.parquet: id, then the task's columns."""
     message = pa.struct({"role": pa.string(), "content": pa.string()})
     kinds = {name: pa.list_(message) if name == "messages" else pa.string() for name in taken.task.columns}
     return pa.schema({"id": pa.int64()} | {name: kind for name, kind in kinds.items() if name in taken.columns})
 
 
-def clean(batches: Iterable[pa.Table], taken: Taken, options: Clean) -> Iterator[Cleaned]:
+def clean_batches(batches: Iterable[pa.Table], taken: ColumnMapping, options: Clean) -> Iterator[CleanedBatch]:
     """Clean the source's rows, given in batches, in their order."""
     cleaner, first = Cleaner(taken, options), 0
     for table in batches:
@@ -175,11 +175,11 @@ def clean(batches: Iterable[pa.Table], taken: Taken, options: Clean) -> Iterator
         first += table.num_rows
 
 
-def write(batches: Iterable[Cleaned], taken: Taken) -> dict[str, Any]:
+def write_cleaned(batches: Iterable[CleanedBatch], taken: ColumnMapping) -> dict[str, Any]:
     """Write data/clean; return the metrics. DataError if no row is kept."""
     rows, reasons, changed = 0, Counter[str](), Counter[str]()
-    schema = schema_of(taken)
-    with whole(CLEAN) as folder:
+    schema = records_schema(taken)
+    with atomic_write(CLEAN) as folder:
         folder.mkdir()
         with (
             pq.ParquetWriter(folder / "records.parquet", schema, compression="zstd") as records,
@@ -198,7 +198,7 @@ def write(batches: Iterable[Cleaned], taken: Taken) -> dict[str, Any]:
             "rows_in": rows,
             "rows_kept": rows - reasons.total(),
             "dropped": {reason: reasons[reason] for reason in REASONS},
-            "changed": {change: changed[change] for change in CHANGES},
+            "changed": {change: changed[change] for change in TRANSFORMS},
         }
         require_rows(metrics)
     return metrics
@@ -209,14 +209,14 @@ def require_rows(metrics: dict[str, Any]) -> None:
     if not metrics["rows_kept"]:
         hint = f"; messages are {MESSAGES}" if metrics["dropped"]["malformed"] else ""
         raise DataError(
-            f"no row left of {metrics['rows_in']:,}: dropped {told(metrics['dropped'])}. "
+            f"no row left of {metrics['rows_in']:,}: dropped {format_counts(metrics['dropped'])}. "
             f"Look at data.columns and the clean section{hint}"
         )
 
 
-def told(counts: dict[str, int]) -> str:
+def format_counts(counts: dict[str, int]) -> str:
     """
-    >>> told({"empty": 1200, "boilerplate": 0})
+    >>> format_counts({"empty": 1200, "boilerplate": 0})
     '1,200 empty'
     """
     return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "none"
@@ -225,12 +225,12 @@ def told(counts: dict[str, int]) -> str:
 @stage("clean")
 def main(params: Params) -> None:
     raw = ParquetRows(RAW_ROWS)
-    taken = resolve(raw.column_names, params.data.columns)
-    log.info(f"Cleaning {raw.num_rows:,} rows: {shown(taken.columns)}")
+    taken = resolve_columns(raw.column_names, params.data.columns)
+    log.info(f"Cleaning {raw.num_rows:,} rows: {format_mapping(taken.columns)}")
     with tqdm(total=raw.num_rows, desc="clean", unit="row", disable=None, leave=False) as bar:
-        metrics = write(clean(raw.tables(taken.sources(), BATCH, bar), taken, params.clean), taken)
+        metrics = write_cleaned(clean_batches(raw.tables(taken.sources(), BATCH, bar), taken, params.clean), taken)
     write_json(METRICS / "clean.json", metrics)
     log.info(
-        f"{metrics['rows_kept']:,} of {metrics['rows_in']:,} rows kept; dropped: {told(metrics['dropped'])}; "
-        f"changed: {told(metrics['changed'])} → {CLEAN}/"
+        f"{metrics['rows_kept']:,} of {metrics['rows_in']:,} rows kept; dropped: {format_counts(metrics['dropped'])}; "
+        f"changed: {format_counts(metrics['changed'])} → {CLEAN}/"
     )

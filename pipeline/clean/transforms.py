@@ -6,9 +6,9 @@ from collections.abc import Callable
 import regex
 
 from pipeline.config.params import Clean
-from pipeline.records.text import collapse, tidy
+from pipeline.records.text import collapse_whitespace, tidy_lines
 
-CHANGES = ("mended", "stripped", "masked")
+TRANSFORMS = ("mended", "stripped", "masked")
 EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 # A number with its country's code; ten digits as 3-3-4 or 5-5; ten or eleven in a row as mobile and trunk numbers
 # begin. What doctors write of doses, blood pressure, dates and ranges is none of these.
@@ -18,7 +18,7 @@ PHONE = re.compile(
 )
 
 
-class Changes:
+class Transforms:
     """Makes a cell the text that is learned. `done` collects which of CHANGES were made to a row."""
 
     def __init__(self, options: Clean) -> None:
@@ -35,14 +35,14 @@ class Changes:
         """What holds of every text. `prose`: line breaks mean nothing."""
         if (text := self.mend(cell)) != cell:
             done.add("mended")
-        text = collapse(text) if prose else tidy(text)
-        if self.options.contacts == "mask" and (masked := without_contacts(text)) != text:
+        text = collapse_whitespace(text) if prose else tidy_lines(text)
+        if self.options.contacts == "mask" and (masked := mask_contacts(text)) != text:
             done.add("masked")
             return masked
         return text
 
     def question(self, text: str) -> str:
-        return without_prefix(text, self.options.question_prefixes)
+        return strip_prefixes(text, self.options.question_prefixes)
 
     def answer(self, text: str, done: set[str]) -> str:
         for ending in self.endings:
@@ -52,10 +52,10 @@ class Changes:
         return text
 
 
-def without_prefix(text: str, prefixes: list[str]) -> str:
+def strip_prefixes(text: str, prefixes: list[str]) -> str:
     """The text without those of the prefixes that it starts with, each as a whole.
 
-    >>> without_prefix("Q. Quick pulse?", ["Q."]), without_prefix("Quick pulse?", ["Q."])
+    >>> strip_prefixes("Q. Quick pulse?", ["Q."]), strip_prefixes("Quick pulse?", ["Q."])
     ('Quick pulse?', 'Quick pulse?')
     """
     for prefix in prefixes:
@@ -63,9 +63,9 @@ def without_prefix(text: str, prefixes: list[str]) -> str:
     return text
 
 
-def without_contacts(text: str) -> str:
+def mask_contacts(text: str) -> str:
     """
-    >>> without_contacts("Write to ann.lee@example.org or call +44 20 7946 0958.")
+    >>> mask_contacts("Write to ann.lee@example.org or call +44 20 7946 0958.")
     'Write to [email] or call [phone].'
     """
     return PHONE.sub("[phone]", EMAIL.sub("[email]", text))

@@ -12,10 +12,10 @@ matplotlib.use("svg")
 from matplotlib import pyplot as plt
 
 
-def figure(value: float) -> str:
+def format_number(value: float) -> str:
     """A figure as people read it: four digits that matter, no exponent for usual sizes.
 
-    >>> figure(0.41237), figure(2110.2), figure(-7.25), figure(1e9)
+    >>> format_number(0.41237), format_number(2110.2), format_number(-7.25), format_number(1e9)
     ('0.4124', '2,110', '-7.25', '1e+09')
     """
     if abs(value) >= 1e6:
@@ -23,28 +23,28 @@ def figure(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def signed(value: float) -> str:
+def format_delta(value: float) -> str:
     """A change, its sign before it.
 
-    >>> signed(0.5), signed(-0.5), signed(0.0)
+    >>> format_delta(0.5), format_delta(-0.5), format_delta(0.0)
     ('+0.5', '-0.5', '0')
     """
-    return ("+" if value > 0 else "") + figure(value)
+    return ("+" if value > 0 else "") + format_number(value)
 
 
-def within(low: float | None, high: float | None) -> str:
+def format_interval(low: float | None, high: float | None) -> str:
     """An interval; a dash where one row has none.
 
-    >>> within(0.52348, 0.67786), within(-1.5, 2.0), within(None, None)
+    >>> format_interval(0.52348, 0.67786), format_interval(-1.5, 2.0), format_interval(None, None)
     ('0.5235 to 0.6779', '-1.5 to 2', '–')
     """
-    return "–" if low is None or high is None else f"{figure(low)} to {figure(high)}"
+    return "–" if low is None or high is None else f"{format_number(low)} to {format_number(high)}"
 
 
-def chance(p: float | None) -> str:
+def format_p(p: float | None) -> str:
     """A p-value; nothing for what is not tested.
 
-    >>> chance(0.00079), chance(0.0312), chance(1.0), chance(None)
+    >>> format_p(0.00079), format_p(0.0312), format_p(1.0), format_p(None)
     ('<0.001', '0.031', '1', '')
     """
     if p is None:
@@ -52,7 +52,7 @@ def chance(p: float | None) -> str:
     return "<0.001" if p < 0.001 else f"{p:.2g}"
 
 
-def rendered(package: str, template: str, **values: Any) -> str:
+def render_template(package: str, template: str, **values: Any) -> str:
     """A template of a package's pages/, filled in; HTML is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(package, "pages"),
@@ -62,12 +62,12 @@ def rendered(package: str, template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(figure=figure, signed=signed, chance=chance)
-    environment.globals.update(within=within)
+    environment.filters.update(format_number=format_number, format_delta=format_delta, format_p=format_p)
+    environment.globals.update(format_interval=format_interval)
     return environment.get_template(template).render(**values)
 
 
-def curves(training: pd.DataFrame, validation: pd.DataFrame) -> dict[str, Markup]:
+def draw_curves(training: pd.DataFrame, validation: pd.DataFrame) -> dict[str, Markup]:
     """Loss and learning rate over the optimizer steps, each as inline SVG: the same bytes for the same history."""
     steps = training["step"]
     losses = {"training": (steps, training["loss"]), "validation": (validation["step"], validation["validation_loss"])}

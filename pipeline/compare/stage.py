@@ -15,11 +15,18 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.compare.report import chance, curves, figure, rendered, signed, within
-from pipeline.compare.verdicts import Comparison, aligned, compare, grounds, require_version, sentence
+from pipeline.compare.report import draw_curves, format_delta, format_interval, format_number, format_p, render_template
+from pipeline.compare.verdicts import (
+    Comparison,
+    align_predictions,
+    compare_predictions,
+    method_note,
+    require_metrics_version,
+    verdict_sentence,
+)
 from pipeline.config.params import Params
 from pipeline.core.entrypoint import stage
-from pipeline.core.files import damaged, read_json, read_jsonl, whole, write_json
+from pipeline.core.files import atomic_write, damaged_error, read_json, read_jsonl, write_json
 from pipeline.core.paths import METRICS, PREDICTIONS
 from pipeline.errors import DataError
 
@@ -32,13 +39,13 @@ NEXT = (
     f"All answers side by side: {METRICS}/report.html (in a browser), {METRICS}/answers.csv",
     "A model's answers can be wrong; where they speak of health, they are no medical advice.",
 )
-Row = dict[str, Any]
+Prediction = dict[str, Any]
 
 
-def predictions_of(name: str) -> tuple[dict[str, Any], list[Row]]:
+def predictions_of(name: str) -> tuple[dict[str, Any], list[Prediction]]:
     """(metrics, predictions) of a model; DataError unless evaluate wrote both as it does now."""
     metrics, rows = read_json(METRICS / "evaluate" / f"{name}.json"), read_jsonl(PREDICTIONS / f"{name}.jsonl")
-    require_version(metrics, name)
+    require_metrics_version(metrics, name)
     if metrics.get("rows") != len(rows):
         raise DataError(
             f"{PREDICTIONS / name}.jsonl has {len(rows):,} rows, and {metrics.get('rows')} were measured: the file is not whole "
@@ -47,7 +54,7 @@ def predictions_of(name: str) -> tuple[dict[str, Any], list[Row]]:
     return metrics, rows
 
 
-def paired(base: list[Row], finetuned: list[Row]) -> list[Row]:
+def pair_predictions(base: list[Prediction], finetuned: list[Prediction]) -> list[Prediction]:
     """One row a question: what both share, then base and finetuned with the answer and scores of each."""
     pairs = []
     for before, after in zip(base, finetuned, strict=True):
@@ -57,7 +64,7 @@ def paired(base: list[Row], finetuned: list[Row]) -> list[Row]:
     return pairs
 
 
-def brief(comparison: Comparison) -> dict[str, Any]:
+def comparison_metrics(comparison: Comparison) -> dict[str, Any]:
     """The comparison as metrics: of each measure base, finetuned, delta with its interval, p and verdict where tested."""
     found: dict[str, Any] = {}
     for name, (_, result, _, p, verdict) in comparison.measures.items():
@@ -93,26 +100,26 @@ def _ends(name: str, interval: tuple[float, float | None, float | None]) -> dict
     return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
 
 
-def answers_table(pairs: list[Row]) -> pd.DataFrame:
+def answers_table(pairs: list[Prediction]) -> pd.DataFrame:
     """The pairs as a flat table: prompt, reference, base.prediction, finetuned.prediction, base.f1, …"""
     return pd.json_normalize(pairs)
 
 
-def write(
-    pairs: list[Row], comparison: Comparison, facts: dict[str, Any], drawn: dict[str, Any], examples: int
+def write_report(
+    pairs: list[Prediction], comparison: Comparison, facts: dict[str, Any], drawn: dict[str, Any], examples: int
 ) -> None:
     for name, table in (("answers.csv", answers_table(pairs)), ("verdicts.csv", verdicts_table(comparison))):
-        with whole(METRICS / name) as temporary:
+        with atomic_write(METRICS / name) as temporary:
             table.to_csv(temporary, index=False)
-    said = {"comparison": comparison, "sentence": sentence(comparison), "grounds": grounds(comparison)}
-    page = rendered(
+    said = {"comparison": comparison, "sentence": verdict_sentence(comparison), "grounds": method_note(comparison)}
+    page = render_template(
         "pipeline.compare", "report.html.j2", pairs=pairs[:examples], total=len(pairs), curves=drawn, **said, **facts
     )
-    card = rendered("pipeline.compare", "model_card.md.j2", **said, **facts)
+    card = render_template("pipeline.compare", "model_card.md.j2", **said, **facts)
     for name, text in (("report.html", page), ("model_card.md", card)):
-        with whole(METRICS / name) as temporary:
+        with atomic_write(METRICS / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    write_json(METRICS / "compare.json", brief(comparison))
+    write_json(METRICS / "compare.json", comparison_metrics(comparison))
 
 
 def read_history(path: Path) -> pd.DataFrame:
@@ -120,16 +127,21 @@ def read_history(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, sep="\t")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise damaged(path, error) from None
+        raise damaged_error(path, error) from None
 
 
-def table(comparison: Comparison) -> list[str]:
+def console_table(comparison: Comparison) -> list[str]:
     """The comparison as lines for the console."""
     rows = [
         (
             name,
-            *(figure(result.base), figure(result.other), signed(result.delta), within(result.low, result.high)),
-            *(chance(p), verdict or ""),
+            *(
+                format_number(result.base),
+                format_number(result.other),
+                format_delta(result.delta),
+                format_interval(result.low, result.high),
+            ),
+            *(format_p(p), verdict or ""),
         )
         for name, (_, result, _, p, verdict) in comparison.measures.items()
     ]
@@ -139,7 +151,7 @@ def table(comparison: Comparison) -> list[str]:
     ]
 
 
-def example(pairs: list[Row]) -> list[str]:
+def console_example(pairs: list[Prediction]) -> list[str]:
     """The first test row that has answers, with both; nothing for plain text, which is not asked."""
     answered = [pair for pair in pairs if "prediction" in pair["base"]]
     shown = [
@@ -159,9 +171,9 @@ def example(pairs: list[Row]) -> list[str]:
 def main(params: Params) -> None:
     log.info("Setting the base model and the fine-tuned one side by side")
     (measured, base), (_, finetuned) = (predictions_of(name) for name in MODELS)
-    finetuned = aligned(base, finetuned, MODELS)
-    comparison = compare(base, finetuned, params.compare.resamples, params.compare.seed)
-    pairs = paired(base, finetuned)
+    finetuned = align_predictions(base, finetuned, MODELS)
+    comparison = compare_predictions(base, finetuned, params.compare.resamples, params.compare.seed)
+    pairs = pair_predictions(base, finetuned)
     facts = {
         "signature": measured.get("signature", {}),
         **{name: read_json(METRICS / f"{name}.json") for name in ("clean", "format", "tokenize", "train")},
@@ -169,6 +181,6 @@ def main(params: Params) -> None:
         "model": read_json(METRICS / "fetch" / "model.json"),
     }
     training, validation = (read_history(METRICS / "train" / name) for name in ("history.tsv", "validation.tsv"))
-    write(pairs, comparison, facts, curves(training, validation), params.compare.examples)
-    log.info("\n".join(["", *table(comparison), "", sentence(comparison), grounds(comparison), ""]))
-    log.info("\n".join([*example(pairs), *NEXT]))
+    write_report(pairs, comparison, facts, draw_curves(training, validation), params.compare.examples)
+    log.info("\n".join(["", *console_table(comparison), "", verdict_sentence(comparison), method_note(comparison), ""]))
+    log.info("\n".join([*console_example(pairs), *NEXT]))

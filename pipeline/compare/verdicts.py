@@ -6,19 +6,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.scoring.metrics import MEASURES, VERSION, Measure, Row, measures_of
+from pipeline.scoring.metrics import ALL_METRICS, VERSION, Metric, Prediction, metrics_of
 from pipeline.scoring.significance import (
     BETTER,
     MIXED,
-    NOISE,
     TOO_FEW,
+    WITHIN_NOISE,
     WORSE,
-    Paired,
-    compared,
-    corrected,
-    fewest_rows,
+    PairedResult,
+    holm,
     mcnemar,
-    overall,
+    min_rows,
+    overall_verdict,
+    paired_tests,
     verdict,
 )
 
@@ -27,16 +27,16 @@ AGAIN = "Evaluate both on the present test set: dvc repro -f evaluate"
 FACTS = ("prompt", "reference", "bytes")  # of a test row, not of a model
 
 
-class Judged(NamedTuple):
-    measure: Measure
-    paired: Paired
+class MetricComparison(NamedTuple):
+    measure: Metric
+    paired: PairedResult
     p_mcnemar: float | None  # of exact match alone
     p: float | None  # Holm-corrected over the family; None outside of it
     verdict: str | None  # the same
 
 
 class Comparison(NamedTuple):
-    measures: dict[str, Judged]
+    measures: dict[str, MetricComparison]
     verdict: str
     rows: int
     resamples: int
@@ -48,17 +48,17 @@ class Comparison(NamedTuple):
         return [name for name, judged in self.measures.items() if judged.verdict is not None]
 
 
-def compare(base: list[Row], other: list[Row], resamples: int, seed: int) -> Comparison:
-    """Judge `other` by `base`: rows as `aligned` gives them."""
-    measures = measures_of(base)
-    if set(measures) != set(measures_of(other)):
-        differing = ", ".join(sorted(set(measures) ^ set(measures_of(other))))
+def compare_predictions(base: list[Prediction], other: list[Prediction], resamples: int, seed: int) -> Comparison:
+    """Judge `other` by `base`: rows as `align_predictions` gives them."""
+    measures = metrics_of(base)
+    if set(measures) != set(metrics_of(other)):
+        differing = ", ".join(sorted(set(measures) ^ set(metrics_of(other))))
         raise DataError(f"only one of the two was measured by {differing}. Evaluate both alike: dvc repro -f evaluate")
     statistics = [{name: measure.statistics(rows) for name, measure in measures.items()} for rows in (base, other)]
-    return judge(statistics[0], statistics[1], family(measures, base, other), resamples, seed)
+    return compare_statistics(statistics[0], statistics[1], tested_family(measures, base, other), resamples, seed)
 
 
-def judge(
+def compare_statistics(
     base: dict[str, np.ndarray], other: dict[str, np.ndarray], tested: list[str], resamples: int, seed: int
 ) -> Comparison:
     """Judge by statistics, measure by measure; `tested` is the family.
@@ -66,32 +66,36 @@ def judge(
     Exact match is tested by McNemar's exact test, all others by approximate randomisation. The paired bootstrap gives the
     intervals, and a p-value that is told and decides nothing: near 0.05 it is that of a one-sided test.
     """
-    measures = [MEASURES[name] for name in base]
+    measures = [ALL_METRICS[name] for name in base]
     results = dict(
-        zip(base, compared(measures, list(base.values()), [other[name] for name in base], resamples, seed), strict=True)
+        zip(
+            base,
+            paired_tests(measures, list(base.values()), [other[name] for name in base], resamples, seed),
+            strict=True,
+        )
     )
     exact = {name: mcnemar(base[name][:, 0], other[name][:, 0]) for name in base if name == "exact_match"}
     p_values = [exact.get(name, results[name].p_randomisation) for name in tested]
-    holm = dict(zip(tested, corrected(p_values), strict=True))
+    adjusted = dict(zip(tested, holm(p_values), strict=True))
     verdicts = {
-        name: verdict(results[name], p, MEASURES[name].higher_is_better, len(tested)) for name, p in holm.items()
+        name: verdict(results[name], p, ALL_METRICS[name].higher_is_better, len(tested)) for name, p in adjusted.items()
     }
     judged = {
-        name: Judged(MEASURES[name], result, exact.get(name), holm.get(name), verdicts.get(name))
+        name: MetricComparison(ALL_METRICS[name], result, exact.get(name), adjusted.get(name), verdicts.get(name))
         for name, result in results.items()
     }
     rows = len(next(iter(base.values())))
-    return Comparison(judged, overall(verdicts.values()), rows, resamples, seed)
+    return Comparison(judged, overall_verdict(verdicts.values()), rows, resamples, seed)
 
 
-def family(measures: dict[str, Measure], base: list[Row], other: list[Row]) -> list[str]:
+def tested_family(measures: dict[str, Metric], base: list[Prediction], other: list[Prediction]) -> list[str]:
     """The names of the tested measures. Between different tokenizers a token is no unit: the loss is that per byte."""
     one_tokenizer = [row.get("tokens") for row in base] == [row.get("tokens") for row in other]
     names = [name for name, measure in measures.items() if measure.kind == "tested"]
     return names if one_tokenizer else ["loss_per_byte" if name == "loss" else name for name in names]
 
 
-def aligned(base: list[Row], other: list[Row], names: tuple[str, str]) -> list[Row]:
+def align_predictions(base: list[Prediction], other: list[Prediction], names: tuple[str, str]) -> list[Prediction]:
     """The rows of `other` in the order of `base`'s; DataError, by the names of the two, unless they are the same test rows."""
     for rows, name in ((base, names[0]), (other, names[1])):
         twice = [id for id, count in Counter(row.get("id") for row in rows).items() if count > 1]
@@ -127,7 +131,7 @@ def _some(ids: list[Any]) -> str:
     return ", ".join(str(id) for id in ids[:SHOWN]) + (", …" if len(ids) > SHOWN else "")
 
 
-def require_version(metrics: dict[str, Any], name: str) -> None:
+def require_metrics_version(metrics: dict[str, Any], name: str) -> None:
     """DataError unless the metrics of evaluate, of that name, were computed as this code computes them."""
     found = metrics.get("version", 1)
     if found != VERSION:
@@ -137,7 +141,7 @@ def require_version(metrics: dict[str, Any], name: str) -> None:
         )
 
 
-def sentence(comparison: Comparison, base: str = "the base model", other: str = "the fine-tuned model") -> str:
+def verdict_sentence(comparison: Comparison, base: str = "the base model", other: str = "the fine-tuned model") -> str:
     """The verdict of all measures together, in words."""
     found, tests = Counter(comparison.measures[name].verdict for name in comparison.family), len(comparison.family)
     several, only = tests > 1, comparison.measures[comparison.family[0]].measure.title.lower()
@@ -147,13 +151,14 @@ def sentence(comparison: Comparison, base: str = "the base model", other: str = 
         WORSE: f"{other} is worse than {base}"
         + (f": by {found[WORSE]} of {tests} metrics, better by none" if several else f" by {only}"),
         MIXED: f"{other} is better than {base} by {found[BETTER]} of {tests} metrics, and worse by {found[WORSE]}",
-        NOISE: f"{other} and {base} differ within noise, by " + (f"each of {tests} metrics" if several else only),
-        TOO_FEW: f"too few test rows to tell {other} from {base}: {comparison.rows}, at least {fewest_rows(tests)} are needed",
+        WITHIN_NOISE: f"{other} and {base} differ within noise, by "
+        + (f"each of {tests} metrics" if several else only),
+        TOO_FEW: f"too few test rows to tell {other} from {base}: {comparison.rows}, at least {min_rows(tests)} are needed",
     }[comparison.verdict]
     return words[0].upper() + words[1:] + "."
 
 
-def grounds(comparison: Comparison) -> str:
+def method_note(comparison: Comparison) -> str:
     """What the verdict rests on, in words."""
     tests = len(comparison.family)
     exact = " (exact match: McNemar's exact test)" if "exact_match" in comparison.family else ""

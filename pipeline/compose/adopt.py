@@ -14,8 +14,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.compose import yaml_files
-from pipeline.compose.composition import composed, present, read, unversioned
-from pipeline.compose.leaves import ABSENT, Leaves, differences, leaves
+from pipeline.compose.composition import compose_params, current_params, parse_params, without_version
+from pipeline.compose.leaves import ABSENT, Leaves, diff_leaves, flatten
 from pipeline.config.validation import TAGS
 from pipeline.core.paths import CONF, PARAMS
 from pipeline.errors import ConfigError
@@ -30,18 +30,18 @@ def adopt() -> str:
 
     ConfigError, and conf/ as it was, if no such configuration is found.
     """
-    target = present()
+    target = current_params()
     groups = _groups_of(target)
     raw = _raw(*groups.values())
-    differing = differences(leaves(target), leaves(_resolved(raw)))
+    differing = diff_leaves(flatten(target), flatten(_resolved(raw)))
     changed = {key: here for key, (here, _) in differing.items() if not _is_derived(raw, key)}
     written = [*map(_chooser, groups), CONFIG, *(CONF / source / f"{ADOPTED}.yaml" for source in SOURCES)]
     before = {path: path.read_text(encoding="utf-8") for path in written if path.exists()}
     try:
         _write_options(groups, changed)
         _write_config(groups, {key: value for key, value in changed.items() if key.split(".")[0] not in SOURCES})
-        text = composed()
-        left = [key for key in differences(leaves(target), leaves(read(text))) if not _is_derived(raw, key)]
+        text = compose_params()
+        left = [key for key in diff_leaves(flatten(target), flatten(parse_params(text))) if not _is_derived(raw, key)]
         if left:
             raise ConfigError(f"no configuration was found that composes these keys of params.yaml: {', '.join(left)}")
     except ConfigError:
@@ -63,7 +63,7 @@ def _raw(*overrides: str) -> DictConfig:
 
 
 def _resolved(raw: DictConfig) -> dict[str, Any]:
-    return {**unversioned(raw), "version": 1}
+    return {**without_version(raw), "version": 1}
 
 
 def _is_derived(raw: DictConfig, key: str) -> bool:
@@ -98,7 +98,7 @@ def _distance(target: dict[str, Any], values: dict[str, Any], group: str) -> int
     here, there = _at(target, group), _at(values, group)
     if any(here.get(tag) != there.get(tag) for tag in TAGS):
         return sys.maxsize
-    return len(differences(leaves(here), leaves(there)))
+    return len(diff_leaves(flatten(here), flatten(there)))
 
 
 def _at(values: dict[str, Any], group: str) -> dict[str, Any] | None:
@@ -115,33 +115,33 @@ def _chooser(group: str) -> Path:
     section, _, nested = group.partition("/")
     if not nested:
         return CONFIG
-    option = next(each[section] for each in yaml_files.load(CONFIG)["defaults"] if section in each)
+    option = next(each[section] for each in yaml_files.load_yaml(CONFIG)["defaults"] if section in each)
     return CONF / section / f"{option}.yaml"
 
 
 def _write_options(groups: dict[str, str], changed: Leaves) -> None:
     """Write the options of their own, begun as the option that they differ from, and choose them in `groups`."""
-    defaults = yaml_files.load(CONFIG)["defaults"]
+    defaults = yaml_files.load_yaml(CONFIG)["defaults"]
     for source in SOURCES:
         own = {key.removeprefix(f"{source}."): value for key, value in changed.items() if key.startswith(f"{source}.")}
         if own:
             chosen = groups.get(source) or next(each[source] for each in defaults if source in each)
-            option = yaml_files.load(CONF / source / f"{chosen.removeprefix(f'{source}=')}.yaml")
+            option = yaml_files.load_yaml(CONF / source / f"{chosen.removeprefix(f'{source}=')}.yaml")
             _set(option, own)
-            yaml_files.dump(CONF / source / f"{ADOPTED}.yaml", option)
+            yaml_files.dump_yaml(CONF / source / f"{ADOPTED}.yaml", option)
             groups[source] = f"{source}={ADOPTED}"
 
 
 def _write_config(groups: dict[str, str], changed: Leaves) -> None:
     for group, override in groups.items():
         path = _chooser(group)
-        config, name = yaml_files.load(path), group.rpartition("/")[2]
+        config, name = yaml_files.load_yaml(path), group.rpartition("/")[2]
         entry = next(each for each in config["defaults"] if isinstance(each, dict) and name in each)
         entry[name] = override.split("=")[1]
-        yaml_files.dump(path, config)
-    config = yaml_files.load(CONFIG)
+        yaml_files.dump_yaml(path, config)
+    config = yaml_files.load_yaml(CONFIG)
     _set(config, changed)
-    yaml_files.dump(CONFIG, config)
+    yaml_files.dump_yaml(CONFIG, config)
 
 
 def _set(config: Any, changed: Leaves) -> None:

@@ -12,18 +12,18 @@ import argparse
 import sys
 
 from pipeline.compose.adopt import adopt
-from pipeline.compose.composition import composed, present, read
-from pipeline.compose.leaves import differences, leaves
-from pipeline.core.entrypoint import faults_as_messages
-from pipeline.core.files import whole
+from pipeline.compose.composition import compose_params, current_params, parse_params
+from pipeline.compose.leaves import diff_leaves, flatten
+from pipeline.core.entrypoint import report_errors
+from pipeline.core.files import atomic_write
 from pipeline.core.paths import PARAMS
 
 DIFFERS = 3  # exit code
 
 
-def compare() -> int:
+def print_differences() -> int:
     """Say how params.yaml differs from conf/; the exit code."""
-    differing = differences(leaves(present()), leaves(read(composed())))
+    differing = diff_leaves(flatten(current_params()), flatten(parse_params(compose_params())))
     if not differing:
         print("params.yaml is what conf/ composes.")
         return 0
@@ -41,13 +41,13 @@ def main() -> None:
     how.add_argument("--adopt", action="store_true", help="write the differing values into conf/config.yaml")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as train.epochs=2")
     arguments = parser.parse_args()
-    with faults_as_messages("compose"):
+    with report_errors("compose"):
         if arguments.check:
-            sys.exit(compare())
+            sys.exit(print_differences())
         if arguments.adopt:
             print(adopt())
             return
-        text = composed(*arguments.overrides)
-        with whole(PARAMS) as temporary:
+        text = compose_params(*arguments.overrides)
+        with atomic_write(PARAMS) as temporary:
             temporary.write_text(text, encoding="utf-8")
         print("params.yaml written.")

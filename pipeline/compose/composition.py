@@ -8,8 +8,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.compose.preflight import compute_faults, evaluation_faults, source_faults, training_faults
-from pipeline.config.validation import describe, faults_of
+from pipeline.compose.preflight import compute_errors, evaluation_errors, source_errors, training_errors
+from pipeline.config.validation import format_errors, param_errors
 from pipeline.core import files
 from pipeline.core.entrypoint import require_params
 from pipeline.core.paths import CONF, PARAMS
@@ -23,22 +23,22 @@ def register_resolvers() -> None:
 
 
 def _checked(version: int, *, _root_: DictConfig) -> int:
-    require_sound({**unversioned(_root_), "version": version})
+    require_valid({**without_version(_root_), "version": version})
     return version
 
 
-def unversioned(config: DictConfig) -> dict[str, Any]:
+def without_version(config: DictConfig) -> dict[str, Any]:
     """The configuration's values, resolved, without `version`, whose resolution is the check."""
     others = [key for key in config if key != "version"]
     return OmegaConf.to_container(OmegaConf.masked_copy(config, others), resolve=True)  # type: ignore[return-value]
 
 
-def require_sound(values: dict[str, Any]) -> None:
+def require_valid(values: dict[str, Any]) -> None:
     """Raise ConfigError that lists every fault of the parameters, of the local sources and of the training they ask for."""
-    machine = training_faults(values) + compute_faults(values) + evaluation_faults(values)
-    faults = faults_of(values) + source_faults(values) + machine
+    machine = training_errors(values) + compute_errors(values) + evaluation_errors(values)
+    faults = param_errors(values) + source_errors(values) + machine
     if faults:
-        raise ConfigError(describe(faults))
+        raise ConfigError(format_errors(faults))
 
 
 def _sha256(path: str | None) -> str | None:
@@ -53,10 +53,10 @@ def _sha256(path: str | None) -> str | None:
 
 @lru_cache
 def _sha256_once(path: str, modified: tuple[tuple[Path, int], ...]) -> str:
-    return files.sha256_of(path)
+    return files.sha256_of_source(path)
 
 
-def composed(*overrides: str) -> str:
+def compose_params(*overrides: str) -> str:
     """The text of params.yaml as conf/ and the overrides make it; ConfigError with all faults if it has any."""
     from dvc.utils.hydra import compose_and_dump
     from hydra.errors import HydraException
@@ -83,14 +83,14 @@ def _innermost(error: BaseException) -> str:
     return str(error)
 
 
-def read(text: str) -> dict[str, Any]:
+def parse_params(text: str) -> dict[str, Any]:
     """The values of a params.yaml as the stages see them (1e-05 is a number to OmegaConf, a text to PyYAML)."""
     return OmegaConf.to_container(OmegaConf.create(text))  # type: ignore[return-value]
 
 
-def present() -> dict[str, Any]:
+def current_params() -> dict[str, Any]:
     """The values of the present params.yaml; ConfigError if it lacks or holds what is wrong."""
     require_params()
-    values = read(PARAMS.read_text(encoding="utf-8"))
-    require_sound(values)
+    values = parse_params(PARAMS.read_text(encoding="utf-8"))
+    require_valid(values)
     return values

@@ -6,18 +6,18 @@ ABSENT = "(absent)"
 Leaves = dict[str, Any]
 
 
-def leaves(values: Any, key: str = "") -> Leaves:
+def flatten(values: Any, key: str = "") -> Leaves:
     """Dotted key → value, a list being a value.
 
-    >>> leaves({"train": {"seed": 0, "epochs": 2}, "version": 1})
+    >>> flatten({"train": {"seed": 0, "epochs": 2}, "version": 1})
     {'train.seed': 0, 'train.epochs': 2, 'version': 1}
     """
     if not isinstance(values, dict) or not values:
         return {key: values}
-    return {k: v for name, value in values.items() for k, v in leaves(value, f"{key}.{name}" if key else name).items()}
+    return {k: v for name, value in values.items() for k, v in flatten(value, f"{key}.{name}" if key else name).items()}
 
 
-def differences(here: Leaves, there: Leaves) -> dict[str, tuple[Any, Any]]:
+def diff_leaves(here: Leaves, there: Leaves) -> dict[str, tuple[Any, Any]]:
     """Key → (value here, value there) for the keys that differ."""
     keys = [*here, *(key for key in there if key not in here)]
     pairs = {key: (here.get(key, ABSENT), there.get(key, ABSENT)) for key in keys}

@@ -11,11 +11,11 @@ from pipeline.errors import PipelineError
 from pipeline.fetch import sources
 from pipeline.fetch.streams import is_remote
 from pipeline.modeling import loading
-from pipeline.records.columns import resolve
-from pipeline.train.launch import node_faults
+from pipeline.records.columns import resolve_columns
+from pipeline.train.launch import node_errors
 
 
-def source_faults(values: dict[str, Any]) -> list[str]:
+def source_errors(values: dict[str, Any]) -> list[str]:
     """One line for each local file or folder that is not there or not what fetch needs, or too small for its use."""
     faults = []
     for section, kind in (("data", Data), ("model", Model)):
@@ -41,11 +41,11 @@ def _look_at(source: Any, values: dict[str, Any]) -> list[str]:
         if is_remote(source.path):
             sources.require_known_address(source.path)
         else:
-            resolve(sources.peek(source.path), source.columns)
+            resolve_columns(sources.peek_columns(source.path), source.columns)
     elif isinstance(source, GeneratedRows):
         sources.require_file(source.path)
     elif isinstance(source, FolderModel):
-        return _too_long(loading.positions_of(loading.require_model_folder(source.path)), values)
+        return _too_long(loading.max_positions_of(loading.require_model_folder(source.path)), values)
     elif isinstance(source, ScratchModel):
         return _too_long(source.positions, values)
     return []
@@ -69,7 +69,7 @@ def _too_long(positions: int | None, values: dict[str, Any]) -> list[str]:
     ]
 
 
-def training_faults(values: dict[str, Any]) -> list[str]:
+def training_errors(values: dict[str, Any]) -> list[str]:
     """One line for each thing that the train section asks for and that the base model, the rows or this machine lack."""
     faults = []
     metric = _section(values, "train", "early_stopping").get("metric")
@@ -84,13 +84,13 @@ def training_faults(values: dict[str, Any]) -> list[str]:
     except ValidationError:
         return faults  # as above
     if isinstance(method, Qlora):
-        from pipeline.train.methods import lacking_for_qlora  # imports torch, which takes seconds
+        from pipeline.train.methods import missing_for_qlora  # imports torch, which takes seconds
 
-        faults += filter(None, [lacking_for_qlora(_section(values, "compute").get("device", "auto"))])
+        faults += filter(None, [missing_for_qlora(_section(values, "compute").get("device", "auto"))])
     return faults + _unfit(model, method, _section(values, "train").get("dropout"))
 
 
-def compute_faults(values: dict[str, Any]) -> list[str]:
+def compute_errors(values: dict[str, Any]) -> list[str]:
     """One line for each thing that keeps several processes from training here, where the compute section asks for them."""
     try:
         compute: Any = TypeAdapter(Compute).validate_python(values.get("compute"))
@@ -98,9 +98,9 @@ def compute_faults(values: dict[str, Any]) -> list[str]:
         return []  # as above
     if not isinstance(compute, Distributed):
         return []
-    from pipeline.modeling.devices import card_faults  # imports torch, which takes seconds
+    from pipeline.modeling.devices import gpu_errors  # imports torch, which takes seconds
 
-    faults = node_faults(compute.nodes) + card_faults(compute)
+    faults = node_errors(compute.nodes) + gpu_errors(compute)
     train = _section(values, "train")
     if isinstance(compute, Fsdp) and _section(train, "method").get("kind") == "qlora":
         faults.append("compute: fsdp does not split a base in 4 bits; use compute=ddp, or train/method=lora")
@@ -109,13 +109,13 @@ def compute_faults(values: dict[str, Any]) -> list[str]:
     return faults
 
 
-def evaluation_faults(values: dict[str, Any]) -> list[str]:
+def evaluation_errors(values: dict[str, Any]) -> list[str]:
     """What answering by another engine needs and this machine has not, one line each."""
     if _section(values, "evaluate").get("engine") != "vllm":
         return []
-    from pipeline.evaluate.vllm_engine import lacking_for_vllm  # imports torch, which takes seconds
+    from pipeline.evaluate.vllm_engine import missing_for_vllm  # imports torch, which takes seconds
 
-    return [*filter(None, [lacking_for_vllm(_section(values, "compute").get("device", "auto"))])]
+    return [*filter(None, [missing_for_vllm(_section(values, "compute").get("device", "auto"))])]
 
 
 def _unfit(model: Any, method: Any, dropout: Any) -> list[str]:
@@ -125,7 +125,7 @@ def _unfit(model: Any, method: Any, dropout: Any) -> list[str]:
         return []
     from transformers import AutoConfig, GPTNeoXConfig
 
-    from pipeline.train.methods import dropout_changes, module_fault, skeleton
+    from pipeline.train.methods import dropout_changes, meta_model, target_module_error
 
     if isinstance(model, FolderModel):
         try:
@@ -136,7 +136,7 @@ def _unfit(model: Any, method: Any, dropout: Any) -> list[str]:
         config = GPTNeoXConfig(num_hidden_layers=1)
     else:
         return []
-    found = [module_fault(skeleton(config), method.target_modules)] if named else []
+    found = [target_module_error(meta_model(config), method.target_modules)] if named else []
     try:
         if isinstance(dropout, float):
             dropout_changes(config, dropout)

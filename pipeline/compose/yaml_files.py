@@ -5,7 +5,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from pipeline.core.files import whole
+from pipeline.core.files import atomic_write
 
 
 def _yaml() -> YAML:
@@ -17,10 +17,10 @@ def _yaml() -> YAML:
     return yaml
 
 
-def load(path: Path) -> Any:
+def load_yaml(path: Path) -> Any:
     return _yaml().load(path)
 
 
-def dump(path: Path, config: Any) -> None:
-    with whole(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+def dump_yaml(path: Path, config: Any) -> None:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         _yaml().dump(config, stream)

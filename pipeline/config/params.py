@@ -11,10 +11,10 @@ from pydantic import Field, model_validator
 
 from pipeline.config.base import Checksum, Count, Fraction, Positive, PositiveFloat, Section, Seed, Share, Text
 from pipeline.config.options import Compute, EarlyStopping, Method, Schedule
-from pipeline.config.placeholders import column_faults, template_faults
+from pipeline.config.placeholders import column_template_errors, template_errors
 
 
-class Rows(Section):
+class RowsSource(Section):
     """What every source of rows knows."""
 
     columns: dict[str, str] | None
@@ -24,13 +24,13 @@ class Rows(Section):
     """rows to take from the source's beginning, no more than these are read; null: all"""
 
     @model_validator(mode="after")
-    def _templates(self) -> "Rows":
-        if faults := column_faults(self.columns or {}):
+    def _templates(self) -> "RowsSource":
+        if faults := column_template_errors(self.columns or {}):
             raise ValueError("; ".join(faults))
         return self
 
 
-class GeneratedRows(Rows):
+class GeneratedRows(RowsSource):
     source: Literal["generated"]
     path: Text
     """the knowledge file that the dialogues are generated from"""
@@ -44,7 +44,7 @@ class GeneratedRows(Rows):
     seed: Seed
 
 
-class FileRows(Rows):
+class FileRows(RowsSource):
     source: Literal["file"]
     path: Text
     """a file, a folder, a glob, or an address that fsspec knows (https://, s3://, hf://, …); what it names is one of
@@ -55,7 +55,7 @@ class FileRows(Rows):
     changed parameter; of an address it is checked if you give it (all is read for that, whatever the limit)"""
 
 
-class HubRows(Rows):
+class HubRows(RowsSource):
     source: Literal["hub"]
     name: Text
     """OWNER/NAME on the Hugging Face hub"""
@@ -155,7 +155,7 @@ class Template(Section):
 
     @model_validator(mode="after")
     def _placeholders(self) -> "Template":
-        faults = template_faults(self.prompt, self.completion)
+        faults = template_errors(self.prompt, self.completion)
         if faults:
             raise ValueError("; ".join(faults))
         return self

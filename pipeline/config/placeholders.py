@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from string import Formatter
 
 
-def template_faults(prompt: str, completion: str) -> list[str]:
+def template_errors(prompt: str, completion: str) -> list[str]:
     """What keeps the two texts from being a template; empty if nothing does."""
     return _faults("prompt", prompt, "question") + _faults("completion", completion, "answer")
 
@@ -21,10 +21,10 @@ def _faults(name: str, template: str, field: str) -> list[str]:
     )
 
 
-def pieces(template: str) -> list[tuple[str, str | None]]:
+def parse_template(template: str) -> list[tuple[str, str | None]]:
     """Literal texts, each with the placeholder that follows it; ValueError if the braces do not match.
 
-    >>> pieces("Q: {Title} ({Body})")
+    >>> parse_template("Q: {Title} ({Body})")
     [('Q: ', 'Title'), (' (', 'Body'), (')', None)]
     """
     found = []
@@ -37,12 +37,12 @@ def pieces(template: str) -> list[tuple[str, str | None]]:
     return found
 
 
-def column_faults(columns: Mapping[str, str]) -> list[str]:
+def column_template_errors(columns: Mapping[str, str]) -> list[str]:
     """What keeps values of data.columns that hold braces from being templates of the source's columns."""
     faults = []
     for name, value in columns.items():
         try:
-            has_column = any(field is not None for _, field in pieces(value))
+            has_column = any(field is not None for _, field in parse_template(value))
         except ValueError as error:
             faults.append(
                 f"columns.{name}: {value!r} is not a template: {error}; write {{{{ and }}}} for literal braces"

@@ -23,28 +23,28 @@ WORDS = {
 }
 
 
-def check(values: dict[str, Any]) -> Params:
+def validate_params(values: dict[str, Any]) -> Params:
     """Return the checked parameters, or raise ConfigError that names every fault, one a line."""
-    if faults := faults_of(values):
-        raise ConfigError(describe(faults))
+    if faults := param_errors(values):
+        raise ConfigError(format_errors(faults))
     return Params.model_validate(values)
 
 
-def faults_of(values: dict[str, Any]) -> list[str]:
+def param_errors(values: dict[str, Any]) -> list[str]:
     """One line for each fault of the parameters: unknown and missing keys, types, ranges, contradictions."""
     try:
         Params.model_validate(values)
     except ValidationError as error:
-        return [fault(details, values) for details in error.errors()]
+        return [format_error(details, values) for details in error.errors()]
     return []
 
 
-def describe(faults: list[str]) -> str:
+def format_errors(faults: list[str]) -> str:
     head = "1 parameter is wrong:" if len(faults) == 1 else f"{len(faults)} parameters are wrong:"
     return "\n".join([head, *(f"  {each}" for each in faults)])
 
 
-def fault(details: Any, values: dict[str, Any]) -> str:
+def format_error(details: Any, values: dict[str, Any]) -> str:
     """One line for one of pydantic's faults: the key as it is written in params.yaml, the value, what was expected."""
     loc = list(details["loc"])
     path = _without_tags(loc, values)

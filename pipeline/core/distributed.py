@@ -16,32 +16,32 @@ from typing import Any
 from pipeline.config.options import Distributed, Machine
 from pipeline.errors import ConfigError
 
-NODE = "PET_NODE_RANK"  # torchrun's: which machine this is, from 0
+NODE_RANK = "PET_NODE_RANK"  # torchrun's: which machine this is, from 0
 
 
-def is_one_of_several() -> bool:
+def is_distributed() -> bool:
     """Whether this process was started as one of several (k8s sets RANK for a whole machine, so that does not tell)."""
     return "LOCAL_RANK" in os.environ
 
 
 def local_rank() -> int | None:
     """The number of this process on this machine, from 0, which is also its card's; None if it is alone."""
-    return int(os.environ["LOCAL_RANK"]) if is_one_of_several() else None
+    return int(os.environ["LOCAL_RANK"]) if is_distributed() else None
 
 
-def is_main() -> bool:
+def is_main_process() -> bool:
     """Whether this process writes what all of them have trained, and speaks for them."""
-    return not is_one_of_several() or os.environ["RANK"] == "0"
+    return not is_distributed() or os.environ["RANK"] == "0"
 
 
-def is_main_machine(compute: Machine) -> bool:
+def is_main_node(compute: Machine) -> bool:
     """Whether the first process is on this machine; with one machine, whatever the environment says of others."""
-    return not isinstance(compute, Distributed) or compute.nodes == 1 or os.environ.get(NODE) == "0"
+    return not isinstance(compute, Distributed) or compute.nodes == 1 or os.environ.get(NODE_RANK) == "0"
 
 
-def agreed(value: Any) -> Any:
+def broadcast_object(value: Any) -> Any:
     """The main process's value, on all processes; each has to ask."""
-    if not is_one_of_several():
+    if not is_distributed():
         return value
     import torch.distributed
 
@@ -50,9 +50,9 @@ def agreed(value: Any) -> Any:
     return shared[0]
 
 
-def require_same(key: str) -> None:
+def require_same_key(key: str) -> None:
     """Raise ConfigError unless all processes have this key, which names all that the training's result depends on."""
-    if agreed(key) != key:
+    if broadcast_object(key) != key:
         raise ConfigError(
             "this machine would train something else than the first one: its params.yaml, data/tokenized or models/base "
             "differs. Run all from one folder that the machines share"
@@ -60,9 +60,9 @@ def require_same(key: str) -> None:
 
 
 @contextmanager
-def joined(on_cpu: bool) -> Iterator[None]:
+def process_group(on_cpu: bool) -> Iterator[None]:
     """Connect the processes, by NCCL or gloo; after a failure the connection is left to end with the process."""
-    if not is_one_of_several():
+    if not is_distributed():
         yield
         return
     import torch.distributed
@@ -74,10 +74,10 @@ def joined(on_cpu: bool) -> Iterator[None]:
     torch.distributed.destroy_process_group()
 
 
-def leave(message: str, is_defect: bool) -> None:
+def exit_with_error(message: str, is_defect: bool) -> None:
     """End this process and leave a message for whoever started it, who tells the first alone; no-op if nobody reads it."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if not is_one_of_several() or not path:
+    if not is_distributed() or not path:
         return
     Path(path).write_text(
         json.dumps({"message": message, "timestamp": int(time.time()), "is_defect": is_defect}), encoding="utf-8"

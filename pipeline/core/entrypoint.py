@@ -18,15 +18,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.params import Params
-from pipeline.config.validation import check
-from pipeline.core.distributed import is_main_machine, is_one_of_several, leave
+from pipeline.config.validation import validate_params
+from pipeline.core.distributed import exit_with_error, is_distributed, is_main_node
 from pipeline.core.files import write_json
 from pipeline.core.paths import CONF, PARAMS, RUNTIME
 from pipeline.errors import ConfigError, PipelineError
 
 log = logging.getLogger(__name__)
 
-RESTORE = (
+RESTORE_HINT = (
     "DVC removes a stage's outputs before it runs it. To have the last good ones back:\n"
     "  dvc checkout\n"
     "  git restore metrics"
@@ -41,15 +41,15 @@ def stage(name: str, instances: tuple[str, ...] = ()) -> Callable[[Callable[...,
 
     def decorate(run: Callable[..., None]) -> Callable[[], None]:
         def job(cfg: DictConfig) -> None:
-            with faults_as_messages(name):
+            with report_errors(name):
                 values = _resolved(cfg)
                 instance = _instance(name, values.pop("instance"), instances)
                 log.debug(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores; parameters: {values}")
-                _timed(run, check(values), instance, RUNTIME / name)
+                _timed(run, validate_params(values), instance, RUNTIME / name)
 
         @functools.wraps(run)
         def main() -> None:
-            with faults_as_messages(name):
+            with report_errors(name):
                 require_params()
             conf = str(CONF.resolve())
             hydra.main(version_base="1.3", config_path=conf, config_name="stage")(job)()
@@ -60,7 +60,7 @@ def stage(name: str, instances: tuple[str, ...] = ()) -> Callable[[Callable[...,
 
 
 @contextmanager
-def faults_as_messages(name: str) -> Iterator[None]:
+def report_errors(name: str) -> Iterator[None]:
     """End the process with exit code 1 and one message for what the user can mend; let defects of ours be seen.
 
     One of several processes leaves its message to who started them.
@@ -81,12 +81,12 @@ def faults_as_messages(name: str) -> Iterator[None]:
     except KeyboardInterrupt:
         message = "interrupted"
     except Exception:
-        leave(traceback.format_exc(), is_defect=True)
+        exit_with_error(traceback.format_exc(), is_defect=True)
         raise
     else:
         return
-    leave(message, is_defect=False)
-    hint = f"\n\n{RESTORE}" if "DVC_STAGE" in os.environ else ""
+    exit_with_error(message, is_defect=False)
+    hint = f"\n\n{RESTORE_HINT}" if "DVC_STAGE" in os.environ else ""
     sys.stdout.flush()
     sys.stderr.write(f"\n{name} stopped: {message.rstrip()}{hint}\n")
     sys.exit(1)
@@ -128,7 +128,7 @@ def _timed(run: Callable[..., None], params: Params, instance: str | None, runti
         runtime = runtime / instance
     else:
         run(params)
-    if is_one_of_several() or not is_main_machine(params.compute):
+    if is_distributed() or not is_main_node(params.compute):
         return  # who started the processes measures them
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     peak = max(usage.ru_maxrss for usage in usages) * (1 if sys.platform == "darwin" else 1024)

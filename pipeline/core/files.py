@@ -24,7 +24,7 @@ MAGIC = re.compile(r"[*?[]")  # of a glob
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path` to write a file or folder to; rename it to `path` if all went well.
 
     Two processes that write the same output do not meet: each has its own temporary name, the last rename wins.
@@ -34,7 +34,7 @@ def whole(path: Path) -> Iterator[Path]:
     temporary = path.parent / f".{path.name}.{os.getpid()}"
     _remove(temporary)  # of a killed process that had our id: in containers ids recur
     try:
-        with naming(path):
+        with attach_path_to_os_error(path):
             yield temporary
         _replace(temporary, path)
     finally:
@@ -42,7 +42,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def attach_path_to_os_error(path: Path) -> Iterator[None]:
     """Make what cannot be written an OSError that names a path, whatever library was to write it."""
     try:
         yield
@@ -100,7 +100,7 @@ def _remove(path: Path) -> None:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write metrics: sorted neither nor rounded, no NaN (DVC shows NaN as changed for ever)."""
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
@@ -109,9 +109,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise damaged(path, error) from None
+        raise damaged_error(path, error) from None
     if not isinstance(values, dict):
-        raise damaged(path, "no JSON object")
+        raise damaged_error(path, "no JSON object")
     return values
 
 
@@ -148,10 +148,10 @@ def _damage_as_fault(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        raise damaged(path, error) from None
+        raise damaged_error(path, error) from None
 
 
-def damaged(path: Path, why: object) -> DataError:
+def damaged_error(path: Path, why: object) -> DataError:
     return DataError(f"{path} is damaged ({why}); an earlier stage writes it: dvc repro")
 
 
@@ -176,11 +176,11 @@ def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield _parsed(line) or json_object(line, f"{path}, line {number}")
+                yield _parsed(line) or parse_json_object(line, f"{path}, line {number}")
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """The object of a line, fast; None for any other, which `json_object` then says in words."""
+    """The object of a line, fast; None for any other, which `parse_json_object` then says in words."""
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -188,10 +188,10 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
-def json_object(line: bytes, where: str) -> dict[str, Any]:
+def parse_json_object(line: bytes, where: str) -> dict[str, Any]:
     """The object that a line of JSON Lines holds; DataError that begins with `where` if it is none."""
     try:
-        row = json_decoder.decode(utf8(line, where))
+        row = json_decoder.decode(decode_utf8(line, where))
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON ({error.msg}, column {error.colno}); expected one object a line") from None
     except (ValueError, RecursionError) as error:  # a key twice, a number of thousands of digits, thousands of brackets
@@ -212,7 +212,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 json_decoder = json.JSONDecoder(object_pairs_hook=_once)
 
 
-def utf8(line: bytes, where: str) -> str:
+def decode_utf8(line: bytes, where: str) -> str:
     try:
         return line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -221,13 +221,13 @@ def utf8(line: bytes, where: str) -> str:
         ) from None
 
 
-def sha256(path: Path) -> str:
+def sha256_of_path(path: Path) -> str:
     """SHA-256 of a file; of a folder, that of its files' relative names and contents (hidden files left out)."""
-    return sha256_of(str(path))
+    return sha256_of_source(str(path))
 
 
-def sha256_of(path: str) -> str:
-    """As `sha256`, of a local path from the parameters, which may be a glob: then of the files that it matches."""
+def sha256_of_source(path: str) -> str:
+    """As `sha256_of_path`, of a local path from the parameters, which may be a glob: then of the files that it matches."""
     base, found = local_files(path)
     digest = hashlib.sha256()
     if local_path(path).is_file():

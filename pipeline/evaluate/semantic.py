@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from pipeline.errors import ModelError
-from pipeline.modeling.loading import positions_of, quiet_transformers, require_model_folder
+from pipeline.modeling.loading import max_positions_of, quiet_transformers, require_model_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ BATCH = 64
 LONGEST = 512  # tokens, where the model names no limit; what is longer is cut
 
 
-def similarities(path: str, answers: list[str], references: list[str], device: torch.device) -> list[float]:
+def semantic_similarities(path: str, answers: list[str], references: list[str], device: torch.device) -> list[float]:
     """The cosine of each answer and its reference, from -1 to 1; 0 for an empty one, which means nothing.
 
     ModelError if the path is no folder of an encoder.
@@ -28,7 +28,7 @@ def similarities(path: str, answers: list[str], references: list[str], device: t
     folder = require_model_folder(path, f"evaluate.semantic_model: {path}")
     model, tokenizer = _loaded(folder)
     model = model.to(device)
-    limit = min(positions_of(folder) or LONGEST, LONGEST)
+    limit = min(max_positions_of(folder) or LONGEST, LONGEST)
     first, second = (_embedded(model, tokenizer, texts, limit) for texts in (answers, references))
     cosines = cosine_similarity(first, second).tolist()
     return [

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from pipeline.errors import ModelError
-from pipeline.modeling.answer_journal import Answer, Kept
-from pipeline.modeling.generation import Ending, answer_of
+from pipeline.modeling.answer_journal import Answer, AnswerJournal
+from pipeline.modeling.generation import StopConditions, answer_of
 
 AT_ONCE = 4096  # prompts, after which what is answered is kept; vLLM makes its own batches of them
 
 
-def lacking_for_vllm(device: str) -> str | None:
+def missing_for_vllm(device: str) -> str | None:
     """What vLLM needs and this machine, or a device of it, has not; None if it has all."""
     card = "" if device != "cpu" and torch.cuda.is_available() else "a CUDA card (compute.device: auto or cuda)"
     library = "" if find_spec("vllm") else "the library vllm (pip install vllm)"
@@ -27,8 +27,8 @@ def lacking_for_vllm(device: str) -> str | None:
     return f"evaluate.engine: vllm needs {lacking}, not there; evaluate.engine=transformers runs on any machine"
 
 
-def generate(
-    folder: Path, prompts: list[list[int]], ending: Ending, precision: str, kept: Kept | None = None
+def generate_with_vllm(
+    folder: Path, prompts: list[list[int]], ending: StopConditions, precision: str, kept: AnswerJournal | None = None
 ) -> list[Answer]:
     """An answer to each prompt (token ids), in their order, by the model in a folder; ModelError where vLLM gives up."""
     answers = dict(kept.answers) if kept else {}
@@ -54,7 +54,7 @@ def _engine(folder: Path, precision: str) -> Any:
         raise _given_up(error) from None
 
 
-def _answers(engine: Any, prompts: list[list[int]], ending: Ending) -> list[Answer]:
+def _answers(engine: Any, prompts: list[list[int]], ending: StopConditions) -> list[Answer]:
     from vllm import SamplingParams
 
     greedy = SamplingParams(

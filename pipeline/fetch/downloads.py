@@ -25,7 +25,7 @@ from huggingface_hub.utils import (
 )
 from tqdm import tqdm
 
-from pipeline.core.files import naming
+from pipeline.core.files import attach_path_to_os_error
 from pipeline.errors import PipelineError
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ PROGRESS = 1 << 20  # bytes
 HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
-class Listed(NamedTuple):
+class RemoteFile(NamedTuple):
     """A file as the hub lists it; the digest, its blob's name in the cache, is SHA-256 (of LFS files) or git's SHA-1."""
 
     path: str
@@ -49,9 +49,7 @@ class DamagedError(PipelineError):
     """What the hub sends is not what it lists."""
 
 
-def retried(
-    what: str, attempt: Callable[[], T], *, reached: Callable[[], int] = lambda: 0, connecting: bool = True
-) -> T:
+def retry(what: str, attempt: Callable[[], T], *, reached: Callable[[], int] = lambda: 0, connecting: bool = True) -> T:
     """The attempt's result; 429, 5xx and dropped connections are waited out, each wait told in a line.
 
     `reached`: bytes that are there so far. `connecting`: wait for a hub that cannot be connected to, too.
@@ -65,7 +63,7 @@ def retried(
             if reached() - before >= PROGRESS:
                 waits, before = iter(WAITS), reached()
             why, wait = _passing(error, connecting), next(waits, None)
-            asked = asked_to_wait(error)
+            asked = retry_after_seconds(error)
             if why is None or wait is None or asked > LONGEST:
                 raise
         pause = max(wait, asked)
@@ -85,7 +83,7 @@ def _passing(error: Exception, connecting: bool) -> str | None:
     return f"the connection was dropped ({type(cause).__name__})" if dropped else None
 
 
-def asked_to_wait(error: Exception) -> int:
+def retry_after_seconds(error: Exception) -> int:
     """Seconds that the hub asks to wait."""
     if not isinstance(error, HfHubHTTPError):
         return 0
@@ -95,7 +93,7 @@ def asked_to_wait(error: Exception) -> int:
     return limit.reset_in_seconds if limit and limit.remaining == 0 else 0
 
 
-def bring(file: Listed, url: str, blob: Path, lock: Path) -> None:
+def download(file: RemoteFile, url: str, blob: Path, lock: Path) -> None:
     """Download a file to its blob, resuming what an earlier run left; processes that want the same wait for each other.
 
     DamagedError if it comes twice with another content than listed, OSError if it cannot be written; a part that came
@@ -104,7 +102,7 @@ def bring(file: Listed, url: str, blob: Path, lock: Path) -> None:
     partial = blob.with_name(f"{blob.name}.incomplete")
     for folder in (blob.parent, lock.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock), naming(partial):
+    with WeakFileLock(lock), attach_path_to_os_error(partial):
         for again in (True, False):
             if blob.exists():  # another process was faster
                 return
@@ -119,24 +117,24 @@ def bring(file: Listed, url: str, blob: Path, lock: Path) -> None:
     )
 
 
-def _downloaded(file: Listed, url: str, partial: Path) -> str | None:
+def _downloaded(file: RemoteFile, url: str, partial: Path) -> str | None:
     """Fill the partial file; what is wrong with it then, if anything."""
 
     def reached() -> int:
         return partial.stat().st_size if partial.exists() else 0
 
     with suppress(_Short):
-        retried(file.path, lambda: _stream(file, url, partial, reached()), reached=reached)
+        retry(file.path, lambda: _stream(file, url, partial, reached()), reached=reached)
     if reached() != file.size:
         return f"{reached():,} bytes came in the place of {file.size:,}"
-    return None if is_intact(partial, file.digest) else f"its hash is not {file.digest[:12]}…"
+    return None if matches_digest(partial, file.digest) else f"its hash is not {file.digest[:12]}…"
 
 
 class _Short(httpx2.RemoteProtocolError):
     """An answer ended in good order, but too early."""
 
 
-def _stream(file: Listed, url: str, partial: Path, start: int) -> None:
+def _stream(file: RemoteFile, url: str, partial: Path, start: int) -> None:
     """Append what is missing to the partial file; a server that knows no ranges sends all of it anew."""
     if start >= file.size > 0:
         return
@@ -158,7 +156,7 @@ def _stream(file: Listed, url: str, partial: Path, start: int) -> None:
                 raise _Short(f"{part.tell()} of {file.size} bytes")
 
 
-def is_intact(file: Path, digest: str) -> bool:
+def matches_digest(file: Path, digest: str) -> bool:
     """Whether a file's content has that digest; True if the digest is neither SHA-256 nor git's SHA-1 of a blob."""
     if not HASH.fullmatch(digest):
         return True

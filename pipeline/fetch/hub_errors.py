@@ -14,10 +14,10 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import get_token_to_send
 
-from pipeline.fetch.downloads import asked_to_wait
+from pipeline.fetch.downloads import retry_after_seconds
 
 
-def told(error: Exception, name: str, revision: str, kind: str) -> str:
+def explain_hub_error(error: Exception, name: str, revision: str, kind: str) -> str:
     """The parameter, and what is wrong with it, in words for the user; never what a library says of a request."""
     login = "log in (hf auth login) or set HF_TOKEN"
     token = token_source()
@@ -47,15 +47,15 @@ def told(error: Exception, name: str, revision: str, kind: str) -> str:
         case httpx2.LocalProtocolError():
             return f"name: {token} cannot be sent: it has signs that no token has. Set it anew"
     return (
-        f"name: {name} at {revision} is not in the cache and the hub does not send it ({briefly(error)}). Check the "
+        f"name: {name} at {revision} is not in the cache and the hub does not send it ({summarize_error(error)}). Check the "
         "connection and HF_ENDPOINT, and HF_HUB_OFFLINE if it is set; a download goes on where it broke off"
     )
 
 
-def briefly(error: Exception) -> str:
+def summarize_error(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
     if isinstance(cause, HfHubHTTPError):
-        wait = f"; it asks to wait {seconds:,} s" if (seconds := asked_to_wait(cause)) else ""
+        wait = f"; it asks to wait {seconds:,} s" if (seconds := retry_after_seconds(cause)) else ""
         return f"it says {cause.response.status_code} {cause.response.reason_phrase}{wait}"
     return str(cause) if isinstance(cause, httpx2.DecodingError) else type(cause).__name__
 

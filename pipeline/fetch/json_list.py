@@ -8,12 +8,12 @@ from typing import Any
 
 from pipeline.core.files import json_decoder
 from pipeline.errors import DataError
-from pipeline.fetch.streams import DAMAGED
+from pipeline.fetch.streams import CORRUPTION_ERRORS
 
 BLANK = re.compile(r"[ \t\n\r]*")
 
 
-def elements(stream: Any, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def iter_json_list(stream: Any, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """(size, object) of a JSON list, one by one: the whole of it may not fit into memory."""
     window = _Window(stream, name)
     expected = "expected a JSON list of objects; for one object a line, name it .jsonl"
@@ -80,7 +80,7 @@ class _Window:
             raise DataError(
                 f"{self.name}, line {number}: not UTF-8 text (byte {byte}: {error.reason}); save the file as UTF-8"
             ) from None
-        except DAMAGED as error:
+        except CORRUPTION_ERRORS as error:
             raise self.fault(f"damaged or cut short: {error}", len(self.text)) from None
         return bool(block)
 

@@ -7,21 +7,21 @@ from typing import Any
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from pipeline.config.params import Data, Rows, ScratchModel
-from pipeline.fetch.sources import load
+from pipeline.config.params import Data, RowsSource, ScratchModel
+from pipeline.fetch.sources import load_rows
 from pipeline.modeling.loading import quiet_transformers
 
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|padding|>"
 
 
-def build(model: ScratchModel, folder: Path) -> None:
+def build_scratch_model(model: ScratchModel, folder: Path) -> None:
     """Write the model and its tokenizer to `folder`.
 
     The tokenizer has GPT-NeoX's form (byte-level BPE, so no text is unknown) with at most `model.vocabulary` tokens.
     """
     quiet_transformers()
-    data: Rows = TypeAdapter(Data).validate_python(model.data)
-    source = load(data)
+    data: RowsSource = TypeAdapter(Data).validate_python(model.data)
+    source = load_rows(data)
     tokenizer = train_tokenizer(texts_of(source.table, source.taken.sources()), model.vocabulary, model.positions)
     tokenizer.save_pretrained(folder)
     shape = {"layers": model.layers, "hidden_size": model.hidden_size, "heads": model.heads}

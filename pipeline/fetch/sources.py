@@ -10,23 +10,31 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from pipeline.config.params import FileRows, GeneratedRows, HubRows
-from pipeline.core.files import local_files, local_path, sha256_of
+from pipeline.core.files import local_files, local_path, sha256_of_source
 from pipeline.errors import DataError
-from pipeline.fetch.streams import KINDS, PACKED, Place, Watched, is_remote, opened, unreadable
-from pipeline.fetch.tables import ROWS, Types, read_tables, together
-from pipeline.records.columns import Taken, resolve
-from pipeline.records.tasks import listed
+from pipeline.fetch.streams import (
+    COMPRESSIONS,
+    FORMATS,
+    DataFile,
+    HashingReader,
+    is_remote,
+    open_data_file,
+    unreadable_error,
+)
+from pipeline.fetch.tables import ROWS, Types, concat_tables, read_tables
+from pipeline.records.columns import ColumnMapping, resolve_columns
+from pipeline.records.tasks import format_names
 
 log = logging.getLogger(__name__)
 
 
-class Source(NamedTuple):
+class LoadedRows(NamedTuple):
     table: pa.Table
     revision: str  # the hub's commit, or the SHA-256 of what was read
-    taken: Taken
+    taken: ColumnMapping
 
 
-def load(source: FileRows | GeneratedRows | HubRows) -> Source:
+def load_rows(source: FileRows | GeneratedRows | HubRows) -> LoadedRows:
     """The source's rows, columns as they are; DataError if they do not hold what the parameters map."""
     if isinstance(source, HubRows):
         table, revision = _from_hub(source)
@@ -36,10 +44,10 @@ def load(source: FileRows | GeneratedRows | HubRows) -> Source:
         table, revision = _from_files(source)
     table = table.slice(0, source.limit)
     if len(set(table.column_names)) < table.num_columns:
-        raise DataError(f"columns with the same name: {listed(table.column_names)}; expected each name once")
+        raise DataError(f"columns with the same name: {format_names(table.column_names)}; expected each name once")
     if table.num_rows == 0:
         raise DataError("data: the source has no rows; expected at least one")
-    return Source(table, revision, resolve(table.column_names, source.columns))
+    return LoadedRows(table, revision, resolve_columns(table.column_names, source.columns))
 
 
 def require_file(path: str) -> Path:
@@ -66,8 +74,8 @@ def _generated(source: GeneratedRows) -> tuple[pa.Table, str]:
     from pipeline.synthetic import dialogues, letters
 
     path = require_file(source.path)
-    checksum = _require_checksum(source.path, sha256_of(source.path), source.sha256)
-    generate = letters.generate if source.length == "real" else dialogues.generate
+    checksum = _require_checksum(source.path, sha256_of_source(source.path), source.sha256)
+    generate = letters.generate_letters if source.length == "real" else dialogues.generate_dialogues
     rows = iter(generate(dialogues.read_knowledge(path), source.rows, source.seed))
     tables = []
     while some := list(islice(rows, ROWS)):  # as dictionaries all of them would take several times the memory
@@ -77,16 +85,16 @@ def _generated(source: GeneratedRows) -> tuple[pa.Table, str]:
 
 def _from_files(source: FileRows) -> tuple[pa.Table, str]:
     if is_remote(source.path):
-        table, watched = read(_remote_places(source.path), source.limit, whole=source.sha256 is not None)
+        table, watched = read_files(_remote_places(source.path), source.limit, whole=source.sha256 is not None)
         return table, _require_checksum(source.path, _revision(watched), source.sha256)
-    places = local_places(source.path)
-    checksum = _require_checksum(source.path, sha256_of(source.path), source.sha256)
-    return read(places, source.limit)[0], checksum
+    places = local_data_files(source.path)
+    checksum = _require_checksum(source.path, sha256_of_source(source.path), source.sha256)
+    return read_files(places, source.limit)[0], checksum
 
 
-def peek(path: str) -> list[str]:
+def peek_columns(path: str) -> list[str]:
     """The columns of local files, from the beginning of the first; DataError if it is not what its ending says."""
-    table, _ = read(local_places(path)[:1], limit=100)
+    table, _ = read_files(local_data_files(path)[:1], limit=100)
     if table.num_rows == 0:
         raise DataError(f"{path} has no rows; expected at least one")
     return table.column_names
@@ -99,29 +107,29 @@ def require_known_address(path: str) -> None:
     try:
         fsspec.get_filesystem_class(path.partition("://")[0].rpartition("::")[2])
     except (ValueError, ImportError) as error:
-        raise unreadable(path, error) from None
+        raise unreadable_error(path, error) from None
     if not path.endswith("/"):
-        _require_kind(Place(path, path))
+        _require_kind(DataFile(path, path))
 
 
-def local_places(path: str) -> list[Place]:
+def local_data_files(path: str) -> list[DataFile]:
     """The data files of a path: a file, those in a folder and below it, or those that a glob matches; of one kind."""
     base, found = local_files(path)
     local = local_path(path)
     if local.is_file():
-        return _one_kind([Place(path, str(local))], path)
+        return _one_kind([DataFile(path, str(local))], path)
     if not found and not local.is_dir():
         glob = base != local
         raise DataError(f"no file matches {path}" if glob else f"no such file: {path}")
     prefix = path.rstrip("/") if local.is_dir() else str(base)
-    return _data_files([Place(f"{prefix}/{file.relative_to(base).as_posix()}", str(file)) for file in found], path)
+    return _data_files([DataFile(f"{prefix}/{file.relative_to(base).as_posix()}", str(file)) for file in found], path)
 
 
-def _remote_places(path: str) -> list[Place]:
+def _remote_places(path: str) -> list[DataFile]:
     import fsspec
 
     if path.startswith(("http://", "https://")):  # which know neither folders nor globs; ? begins a query
-        return _one_kind([Place(path, path)], path)
+        return _one_kind([DataFile(path, path)], path)
     try:
         system, inside = fsspec.url_to_fs(path)
         if any(sign in inside for sign in "*?["):
@@ -129,24 +137,24 @@ def _remote_places(path: str) -> list[Place]:
         elif system.isdir(inside):
             found = sorted(system.find(inside))
         else:
-            return _one_kind([Place(path, path)], path)
+            return _one_kind([DataFile(path, path)], path)
     except Exception as error:  # fsspec's file systems each have faults of their own
-        raise unreadable(path, error) from None
+        raise unreadable_error(path, error) from None
     if not found:
         raise DataError(f"no file matches {path}")
-    return _data_files([Place(name, name) for name in map(system.unstrip_protocol, found)], path)
+    return _data_files([DataFile(name, name) for name in map(system.unstrip_protocol, found)], path)
 
 
-def _data_files(places: list[Place], path: str) -> list[Place]:
+def _data_files(places: list[DataFile], path: str) -> list[DataFile]:
     known = [place for place in places if place.kind]
     if not known:
         raise DataError(f"{path} has no data files; expected some that end in {_endings()}")
     if left := [place.name for place in places if not place.kind]:
-        log.info(f"Left out, since they end in none of {_endings()}: {listed(left)}")
+        log.info(f"Left out, since they end in none of {_endings()}: {format_names(left)}")
     return _one_kind(known, path)
 
 
-def _one_kind(places: list[Place], path: str) -> list[Place]:
+def _one_kind(places: list[DataFile], path: str) -> list[DataFile]:
     if len(kinds := {_require_kind(place) for place in places}) > 1:
         raise DataError(
             f"{path} has files of {len(kinds)} kinds ({', '.join(sorted(kinds))}); expected one kind: name it, as in "
@@ -155,7 +163,7 @@ def _one_kind(places: list[Place], path: str) -> list[Place]:
     return places
 
 
-def _require_kind(place: Place) -> str:
+def _require_kind(place: DataFile) -> str:
     if (kind := place.kind) is None:
         ending = Path(place.name.partition("?")[0]).suffix
         raise DataError(f"{place.name}: unknown ending {ending or '(none)'}; expected one of {_endings()}")
@@ -163,10 +171,12 @@ def _require_kind(place: Place) -> str:
 
 
 def _endings() -> str:
-    return f"{', '.join(KINDS)} (also packed: {', '.join(PACKED)})"
+    return f"{', '.join(FORMATS)} (also packed: {', '.join(COMPRESSIONS)})"
 
 
-def read(places: list[Place], limit: int | None = None, whole: bool = False) -> tuple[pa.Table, list[Watched]]:
+def read_files(
+    places: list[DataFile], limit: int | None = None, whole: bool = False
+) -> tuple[pa.Table, list[HashingReader]]:
     """The (first `limit`) rows of all files, and what was read of the remote ones.
 
     `whole`: files are read to their ends, for the checksum, whatever the limit. DataError if a file is not what its
@@ -174,13 +184,13 @@ def read(places: list[Place], limit: int | None = None, whole: bool = False) -> 
     """
     types: Types = {}
     tables: list[pa.Table] = []
-    seen: list[Watched] = []
+    seen: list[HashingReader] = []
     columns: set[str] = set()
     left = limit
     for place in places:
         if left == 0 and not whole:
             break
-        with opened(place, whole or limit is None) as (stream, watched):
+        with open_data_file(place, whole or limit is None) as (stream, watched):
             part = list(read_tables(stream, place.name, left, types))
             if watched:
                 seen.append(watched)
@@ -191,19 +201,19 @@ def read(places: list[Place], limit: int | None = None, whole: bool = False) -> 
         columns = columns or here
         if here and here != columns:
             raise DataError(
-                f"{place.name} has other columns than the files before it: {listed(sorted(here ^ columns))} "
+                f"{place.name} has other columns than the files before it: {format_names(sorted(here ^ columns))} "
                 "not in both; expected the same in all"
             )
-    return together(tables), seen
+    return concat_tables(tables), seen
 
 
-def _finish(watched: Watched, whole: bool) -> None:
+def _finish(watched: HashingReader, whole: bool) -> None:
     """Read what a reader did not need, if the checksum of all is wanted."""
     while whole and not watched.whole and watched.read(1 << 20):
         pass
 
 
-def _revision(seen: list[Watched]) -> str:
+def _revision(seen: list[HashingReader]) -> str:
     """The SHA-256 of a remote file; of several, that of theirs, a line each; with a limit, that of what was read."""
     digests = [watched.digest.hexdigest() for watched in seen]
     digest = digests[0] if len(seen) == 1 else hashlib.sha256("".join(f"{d}\n" for d in digests).encode()).hexdigest()
@@ -217,7 +227,7 @@ def _from_hub(source: HubRows) -> tuple[pa.Table, str]:
 
     from pipeline.fetch import hub
 
-    folder = hub.snapshot(source.name, source.revision, "dataset")
+    folder = hub.fetch_snapshot(source.name, source.revision, "dataset")
     datasets.disable_progress_bars()
     try:
         split = datasets.load_dataset(os.fspath(folder), source.config, split=source.split)
@@ -230,11 +240,11 @@ def _from_hub(source: HubRows) -> tuple[pa.Table, str]:
 
 def _refused(source: HubRows, folder: Path) -> str:
     """What of a dataset was not fetched, if that may be why it cannot be read."""
-    from pipeline.fetch.hub import refused
+    from pipeline.fetch.hub import skipped_files
 
-    if not (names := refused(source.name, folder.name, "dataset")):
+    if not (names := skipped_files(source.name, folder.name, "dataset")):
         return ""
     return (
-        f"\nNot fetched, since opening or running it can do anything: {listed(names)}. Where the hub has made Parquet of "
+        f"\nNot fetched, since opening or running it can do anything: {format_names(names)}. Where the hub has made Parquet of "
         "it, take that: data.revision=refs/convert/parquet. Else convert it where you trust it: data=file"
     )

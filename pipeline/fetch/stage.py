@@ -26,12 +26,12 @@ from pipeline.config.params import (
     ScratchModel,
 )
 from pipeline.core.entrypoint import stage
-from pipeline.core.files import sha256, whole, write_json
+from pipeline.core.files import atomic_write, sha256_of_path, write_json
 from pipeline.core.paths import BASE, METRICS, RAW
 from pipeline.errors import DataError, ModelError
 from pipeline.fetch import hub, sources
 from pipeline.modeling import loading
-from pipeline.records.tasks import listed
+from pipeline.records.tasks import format_names
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +41,16 @@ MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 def fetch_data(source: FileRows | GeneratedRows | HubRows) -> dict[str, Any]:
     """Write the source's rows, columns as they are, to data/raw; return the metrics."""
-    loaded = sources.load(source)
+    loaded = sources.load_rows(source)
     log.info(_told(loaded))
     table = _storable(loaded.table)
-    with whole(RAW) as folder:
+    with atomic_write(RAW) as folder:
         folder.mkdir()
         try:
             pq.write_table(table, folder / "rows.parquet", compression="zstd", row_group_size=1 << 16)
         except pa.ArrowException as error:
             raise DataError(f"the source's columns do not fit into Parquet: {error}") from None
-        checksum, size = sha256(folder / "rows.parquet"), (folder / "rows.parquet").stat().st_size
+        checksum, size = sha256_of_path(folder / "rows.parquet"), (folder / "rows.parquet").stat().st_size
     return {
         "rows": table.num_rows,
         "columns": table.num_columns,
@@ -62,10 +62,10 @@ def fetch_data(source: FileRows | GeneratedRows | HubRows) -> dict[str, Any]:
     }
 
 
-def _told(loaded: sources.Source) -> str:
+def _told(loaded: sources.LoadedRows) -> str:
     used = loaded.taken.sources()
     unused = [name for name in loaded.table.column_names if name not in used]
-    return f"Columns: {loaded.taken.told()}{f'; not used: {listed(unused)}' if unused else ''}"
+    return f"Columns: {loaded.taken.told()}{f'; not used: {format_names(unused)}' if unused else ''}"
 
 
 def _storable(table: pa.Table) -> pa.Table:
@@ -93,7 +93,7 @@ def _solid(kind: pa.DataType) -> pa.DataType | None:
 
 def fetch_model(model: HubModel | FolderModel | ScratchModel) -> dict[str, Any]:
     """Write the model, proved to load, to models/base; return the metrics."""
-    with whole(BASE) as folder:
+    with atomic_write(BASE) as folder:
         folder.mkdir()
         revision = _bring(model, folder)
         try:
@@ -112,7 +112,7 @@ def _named(model: HubModel | FolderModel | ScratchModel) -> str:
 def _bring(model: HubModel | FolderModel | ScratchModel, folder: Path) -> str:
     """Copy or build the model in the folder; return its revision."""
     if isinstance(model, HubModel):
-        source = hub.snapshot(model.name, model.revision, "model")
+        source = hub.fetch_snapshot(model.name, model.revision, "model")
         _copy(loading.require_model_folder(str(source), _named(model)), folder)
         return source.name
     if isinstance(model, FolderModel):
@@ -120,14 +120,14 @@ def _bring(model: HubModel | FolderModel | ScratchModel, folder: Path) -> str:
         revision = _require_unchanged(model, source)
         _copy(source, folder)
         return revision
-    from pipeline.fetch.scratch import build
+    from pipeline.fetch.scratch import build_scratch_model
 
-    build(model, folder)
-    return sha256(folder)
+    build_scratch_model(model, folder)
+    return sha256_of_path(folder)
 
 
 def _require_unchanged(model: FolderModel, folder: Path) -> str:
-    found = sha256(folder)
+    found = sha256_of_path(folder)
     if model.sha256 not in (None, found):
         raise ModelError(
             f"model.path={model.path} has changed since params.yaml was composed; compose anew: make params"
@@ -165,7 +165,7 @@ def name_of(source: Data | Model) -> str:
     return "random weights" if isinstance(source, ScratchModel) else source.path
 
 
-def told(source: Data | Model) -> str:
+def describe_source(source: Data | Model) -> str:
     """Where rows or a model come from, in words."""
     match source:
         case HubRows() | HubModel():
@@ -180,7 +180,7 @@ def told(source: Data | Model) -> str:
 
 @stage("fetch", instances=("data", "model"))
 def main(params: Params, instance: str) -> None:
-    log.info(f"Fetching the {instance}: {told(params.data if instance == 'data' else params.model)}")
+    log.info(f"Fetching the {instance}: {describe_source(params.data if instance == 'data' else params.model)}")
     metrics = fetch_data(params.data) if instance == "data" else fetch_model(params.model)
     write_json(METRICS / "fetch" / f"{instance}.json", metrics)
     if instance == "data":

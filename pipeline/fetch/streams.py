@@ -19,15 +19,21 @@ import pyarrow as pa
 
 from pipeline.errors import DataError
 
-KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 ALIKE = {".ndjson": ".jsonl", ".feather": ".arrow"}
-PACKED = (".gz", ".bz2", ".xz", ".zst")
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 SEEKING = (".parquet", ".arrow")  # what is read from its end
-DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)  # how libraries call what is cut short
+CORRUPTION_ERRORS = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    pa.ArrowException,
+)  # how libraries call what is cut short
 BLOCK = 1 << 16
 
 
-class Place(NamedTuple):
+class DataFile(NamedTuple):
     """One file: `name` is what messages call it, `address` a local path or what fsspec opens."""
 
     name: str
@@ -36,31 +42,31 @@ class Place(NamedTuple):
     @property
     def kind(self) -> str | None:
         """One of KINDS by the name's ending, packing aside; null for any other."""
-        return endings(self.name)[0]
+        return format_and_compression(self.name)[0]
 
 
 class Opened(NamedTuple):
     stream: Any
-    watched: "Watched | None"  # of a remote file
+    watched: "HashingReader | None"  # of a remote file
 
 
 def is_remote(path: str) -> bool:
     return "://" in path
 
 
-def endings(name: str) -> tuple[str | None, str]:
+def format_and_compression(name: str) -> tuple[str | None, str]:
     """
-    >>> endings("https://example.org/Rows.CSV.gz?download=1"), endings("rows.ndjson"), endings("notes.txt")
+    >>> format_and_compression("https://example.org/Rows.CSV.gz?download=1"), format_and_compression("rows.ndjson"), format_and_compression("notes.txt")
     (('.csv', '.gz'), ('.jsonl', ''), (None, ''))
     """
     name = (name.partition("?")[0] if is_remote(name) else name).lower()
-    packing = next((ending for ending in PACKED if name.endswith(ending)), "")
+    packing = next((ending for ending in COMPRESSIONS if name.endswith(ending)), "")
     last = "." + name.removesuffix(packing).rpartition("/")[2].rpartition(".")[2]
     kind = ALIKE.get(last, last)
-    return (kind if kind in KINDS else None), packing
+    return (kind if kind in FORMATS else None), packing
 
 
-class Watched(io.RawIOBase):
+class HashingReader(io.RawIOBase):
     """A remote file; knows how many bytes were read of it, their SHA-256, and whether the end was reached in one go."""
 
     def __init__(self, file: Any, name: str) -> None:
@@ -87,7 +93,7 @@ class Watched(io.RawIOBase):
             try:
                 block = self.file.read(len(buffer) - filled)
             except Exception as error:  # fsspec's file systems each have faults of their own
-                raise unreadable(self.name, error) from None
+                raise unreadable_error(self.name, error) from None
             if not block:
                 self.whole = not self.jumped
                 break
@@ -104,13 +110,13 @@ class Watched(io.RawIOBase):
 
 
 @contextmanager
-def opened(place: Place, whole: bool) -> Iterator[Opened]:
+def open_data_file(place: DataFile, whole: bool) -> Iterator[Opened]:
     """The file's bytes, unpacked. `whole`: all of it will be wanted, so that what needs seeking is copied first."""
-    kind, packing = endings(place.name)
+    kind, packing = format_and_compression(place.name)
     with ExitStack() as stack:
         watched = None
         if is_remote(place.address):
-            watched = Watched(_remote(place, streamed=whole or kind not in SEEKING, whole=whole), place.name)
+            watched = HashingReader(_remote(place, streamed=whole or kind not in SEEKING, whole=whole), place.name)
             raw: Any = stack.enter_context(io.BufferedReader(watched, BLOCK))
         elif kind in SEEKING and not packing:
             raw = stack.enter_context(pa.OSFile(place.address))
@@ -122,7 +128,7 @@ def opened(place: Place, whole: bool) -> Iterator[Opened]:
         yield Opened(stream, watched)
 
 
-def _remote(place: Place, streamed: bool, whole: bool) -> Any:
+def _remote(place: DataFile, streamed: bool, whole: bool) -> Any:
     import fsspec
 
     try:
@@ -131,10 +137,10 @@ def _remote(place: Place, streamed: bool, whole: bool) -> Any:
             return system.open(path, "rb", block_size=0)  # one request, read as it comes
         return system.open(path, "rb") if whole else system.open(path, "rb", block_size=1 << 20)
     except Exception as error:  # fsspec's file systems each have faults of their own
-        raise unreadable(place.name, error) from None
+        raise unreadable_error(place.name, error) from None
 
 
-def unreadable(name: str, error: Exception) -> DataError:
+def unreadable_error(name: str, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):  # what fsspec calls a server that does not answer, too
         if getattr(error.__cause__, "status", 404) == 404 and not isinstance(error.__cause__, OSError):
             return DataError(f"no such file: {name}")
@@ -175,7 +181,7 @@ def _copied(stream: Any, name: str) -> Iterator[Any]:
     with tempfile.TemporaryFile() as copy:
         try:
             shutil.copyfileobj(stream, copy, BLOCK)
-        except DAMAGED as error:
+        except CORRUPTION_ERRORS as error:
             raise DataError(
                 f"{name}, after byte {copy.tell()}: damaged or cut short ({error}); fetch it anew"
             ) from None

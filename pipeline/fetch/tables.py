@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.core.files import json_object, utf8
+from pipeline.core.files import decode_utf8, parse_json_object
 from pipeline.errors import DataError
-from pipeline.fetch.json_list import elements
-from pipeline.fetch.streams import DAMAGED, KINDS, endings
-from pipeline.records.tasks import listed
+from pipeline.fetch.json_list import iter_json_list
+from pipeline.fetch.streams import CORRUPTION_ERRORS, FORMATS, format_and_compression
+from pipeline.records.tasks import format_names
 
 Types = dict[str, pa.DataType]  # of the columns so far
 Row = TypeVar("Row")
@@ -31,9 +31,9 @@ UNFIT = (pa.ArrowException, UnicodeEncodeError, OverflowError, RecursionError)  
 
 def read_tables(stream: Any, name: str, limit: int | None, types: Types) -> Iterator[pa.Table]:
     """The (first `limit`) rows; `types` has the columns' types in the tables before and is brought up to date."""
-    kind = endings(name)[0]
+    kind = format_and_compression(name)[0]
     if kind is None:
-        raise DataError(f"{name}: unknown ending; expected one of {', '.join(KINDS)}, packed or not")
+        raise DataError(f"{name}: unknown ending; expected one of {', '.join(FORMATS)}, packed or not")
     done = 0
     try:
         for table in _READERS[kind](stream, name, limit, types):
@@ -43,12 +43,12 @@ def read_tables(stream: Any, name: str, limit: int | None, types: Types) -> Iter
             yield part
             if done == limit:
                 return
-    except DAMAGED as error:
+    except CORRUPTION_ERRORS as error:
         where = f"{name}, after row {done}" if done else name
         raise DataError(f"{where}: not a table that {kind} holds: {error}; write the file anew") from None
 
 
-def together(tables: list[pa.Table]) -> pa.Table:
+def concat_tables(tables: list[pa.Table]) -> pa.Table:
     """One table of all rows; a column that some lack is null there."""
     try:
         return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
@@ -76,17 +76,19 @@ def _lines(stream: Any, name: str) -> Iterator[tuple[int, bytes]]:
     try:
         for number, line in enumerate(stream, start=1):
             yield number, line
-    except DAMAGED as error:
+    except CORRUPTION_ERRORS as error:
         raise DataError(f"{name}, after line {number}: damaged or cut short ({error}); write the file anew") from None
 
 
 def _jsonl(stream: Any, name: str, limit: int | None, types: Types) -> Iterator[pa.Table]:
     lines = ((number, line) for number, line in _lines(stream, name) if line.strip())
-    yield from _from_objects(((len(x), json_object(x, f"{name}, line {n}")) for n, x in lines), name, limit, types)
+    yield from _from_objects(
+        ((len(x), parse_json_object(x, f"{name}, line {n}")) for n, x in lines), name, limit, types
+    )
 
 
 def _json(stream: Any, name: str, limit: int | None, types: Types) -> Iterator[pa.Table]:
-    yield from _from_objects(elements(stream, name), name, limit, types)
+    yield from _from_objects(iter_json_list(stream, name), name, limit, types)
 
 
 def _from_objects(
@@ -162,7 +164,7 @@ def _tsv(stream: Any, name: str, limit: int | None, types: Types) -> Iterator[pa
 
 def _texts(stream: Any, name: str) -> Iterator[str]:
     for number, line in _lines(stream, name):
-        text = utf8(line, f"{name}, line {number}")
+        text = decode_utf8(line, f"{name}, line {number}")
         yield from LINE.findall(text) if "\r" in text[:-2] else (text,)
 
 
@@ -224,7 +226,7 @@ def _require_sound(table: pa.Table, name: str, first: int, types: Types) -> None
         at = bisect_left(range(table.num_rows), True, key=lambda row: _is_unsound(table.slice(0, row + 1)))
         bad = [key for key in table.column_names if _is_unsound(table.select([key]))]
         raise DataError(
-            f"{name}, row {first + at + 1}: column {listed(bad)} holds what is no text in UTF-8, or damaged"
+            f"{name}, row {first + at + 1}: column {format_names(bad)} holds what is no text in UTF-8, or damaged"
         )
 
 
@@ -238,7 +240,7 @@ def _is_unsound(table: pa.Table) -> bool:
 
 def _require_once(names: list[str], name: str) -> None:
     if doubled := [key for key, count in Counter(names).items() if count > 1]:
-        raise DataError(f"{name}: more than one column is called {listed(doubled)}; expected each name once")
+        raise DataError(f"{name}: more than one column is called {format_names(doubled)}; expected each name once")
 
 
 _READERS = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet, ".arrow": _arrow}

@@ -60,8 +60,8 @@ def bigrams(texts: Iterable[str], min_words: int) -> tuple[Sets, Numbers]:
         same.append(_identities(block, each, counts))
         owners = np.repeat(np.arange(len(block), dtype=np.uint64), counts)
         adjacent = (owners[:-1] == owners[1:]) & np.repeat(counts >= min_words, counts)[1:]
-        pairs = mixed((mixed(each[:-1]) + each[1:])[adjacent]) >> np.uint64(64 - HASH_BITS)
-        found = distinct(tagged(owners[1:][adjacent], pairs))
+        pairs = splitmix64((splitmix64(each[:-1]) + each[1:])[adjacent]) >> np.uint64(64 - HASH_BITS)
+        found = sorted_unique(tag_with_owner(owners[1:][adjacent], pairs))
         hashes.append(found & np.uint64(2**HASH_BITS - 1))
         sizes.append(np.bincount((found >> np.uint64(HASH_BITS)).astype(np.int64), minlength=len(block)))
     return Sets(np.concatenate(hashes), np.cumsum(np.concatenate(sizes))), np.concatenate(same)
@@ -89,7 +89,7 @@ def word_hashes(texts: list[str]) -> tuple[Numbers, Places]:
     begins[1:] &= ~in_words[:-1]
     at = np.flatnonzero(in_words)
     first = np.flatnonzero(begins[at])  # sign of each word, among those in words
-    place = counted(np.diff(np.append(first, len(at))))
+    place = concatenated_ranges(np.diff(np.append(first, len(at))))
     hashes = np.add.reduceat(signs[at] * _powers(place)[place], first) if len(at) else np.zeros(0, np.uint64)
     ends = np.cumsum([len(each) + 1 for each in encoded])
     return hashes, np.bincount(np.searchsorted(ends, np.flatnonzero(begins), "right"), minlength=len(texts))
@@ -102,15 +102,15 @@ def _bytes_of(text: str) -> bytes:
 
 
 def _identities(texts: list[str], hashes: Numbers, counts: Places) -> Numbers:
-    place = counted(counts)
+    place = concatenated_ranges(counts)
     same = np.zeros(len(texts), np.uint64)
     starts = np.cumsum(counts) - counts
     some = counts > 0
     if some.any():
-        same[some] = np.add.reduceat(mixed(hashes) * _powers(place)[place], starts[some])
+        same[some] = np.add.reduceat(splitmix64(hashes) * _powers(place)[place], starts[some])
     for number in np.flatnonzero(~some):
         signs = np.frombuffer(texts[number].encode("utf-8", "surrogatepass"), np.uint8)
-        same[number] = mixed((signs * _powers(np.arange(len(signs)))).sum(dtype=np.uint64, keepdims=True))[0]
+        same[number] = splitmix64((signs * _powers(np.arange(len(signs)))).sum(dtype=np.uint64, keepdims=True))[0]
     return same
 
 
@@ -119,24 +119,24 @@ def _powers(places: Places) -> Numbers:
     return np.cumprod(np.full(int(places.max(initial=0)) + 1, BASE), dtype=np.uint64)
 
 
-def distinct(numbers: Numbers) -> Numbers:
+def sorted_unique(numbers: Numbers) -> Numbers:
     """In ascending order, each once (np.unique hashes since NumPy 2.3, which takes ten times as long here)."""
     ordered = np.sort(numbers)
     return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
 
 
-def mixed(numbers: Numbers) -> Numbers:
+def splitmix64(numbers: Numbers) -> Numbers:
     """Each number's bits spread over all 64 (the finalizer of splitmix64)."""
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return numbers ^ (numbers >> np.uint64(31))
 
 
-def tagged(owners: Numbers, numbers: Numbers) -> Numbers:
+def tag_with_owner(owners: Numbers, numbers: Numbers) -> Numbers:
     """Numbers of 50 bits with their owner's (14 bits) before them: sorted, they stand text by text."""
     return (owners << np.uint64(HASH_BITS)) | numbers
 
 
-def counted(sizes: Places) -> Places:
+def concatenated_ranges(sizes: Places) -> Places:
     """0, 1, … up to each size, one after the other."""
     return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)

@@ -12,24 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.format.bigrams import HASH_BITS, Numbers, Places, Sets, bigrams, counted, tagged
+from pipeline.format.bigrams import HASH_BITS, Numbers, Places, Sets, bigrams, concatenated_ranges, tag_with_owner
 
 BLOCK = 8192  # texts compared with all references at a time
 PAIRS = 2**19  # candidate pairs looked at together
 COUNT_BITS, SIZE_BITS = 12, 14
 
 
-class Texts:
+class ComparedTexts:
     """Texts to be compared among each other, each known by its place; those of fewer than `min_words` words are near to none."""
 
     def __init__(self, texts: Iterable[str], threshold: float, min_words: int) -> None:
         self.threshold = threshold
         self.sets, self.same = bigrams(texts, min_words)
-        self.first = prefixes(self.sets, threshold)
+        self.first = rarest_prefixes(self.sets, threshold)
 
     def near(self, wanted: Places, references: Places) -> NDArray[np.bool_]:
         """For each wanted text whether one of the references is near to it; both are places."""
-        index = Index(self.sets, self.first, references)
+        index = PrefixIndex(self.sets, self.first, references)
         blocks = range(0, len(wanted), BLOCK)
         found = [
             index.has_near(wanted[start : start + BLOCK], self.threshold)
@@ -38,10 +38,12 @@ class Texts:
         return np.concatenate([np.zeros(0, bool), *found])
 
 
-def near_any(texts: Sequence[str], references: Iterable[str], threshold: float, min_words: int) -> list[bool]:
+def find_near_duplicates(
+    texts: Sequence[str], references: Iterable[str], threshold: float, min_words: int
+) -> list[bool]:
     """For each text whether one of the references is near to it. Texts of fewer than `min_words` words never are."""
     held = sorted(set(references))
-    compared = Texts([*texts, *held], threshold, min_words)
+    compared = ComparedTexts([*texts, *held], threshold, min_words)
     return compared.near(np.arange(len(texts)), np.arange(len(texts), len(texts) + len(held))).tolist()
 
 
@@ -49,7 +51,7 @@ def _bucket(hashes: Numbers) -> Places:
     return (hashes >> np.uint64(HASH_BITS - 22)).astype(np.int64)
 
 
-def prefixes(sets: Sets, threshold: float) -> Sets:
+def rarest_prefixes(sets: Sets, threshold: float) -> Sets:
     """Per text its |x| - ceil(t |x|) + 1 rarest bigrams, rarest first; how rare one is, is counted to 22 bits of its hash."""
     counts = np.bincount(_bucket(sets.hashes), minlength=2**22)
     sizes = sets.sizes
@@ -61,19 +63,19 @@ def prefixes(sets: Sets, threshold: float) -> Sets:
         often = np.minimum(counts[_bucket(hashes)], 2**COUNT_BITS - 1).astype(np.uint64)
         ranked = (often << np.uint64(HASH_BITS - COUNT_BITS)) | (hashes >> np.uint64(COUNT_BITS))
         owners = np.repeat(np.arange(stop - start), sizes[start:stop])
-        ordered = np.sort(tagged(owners.astype(np.uint64), ranked))
-        place = counted(sizes[start:stop])
+        ordered = np.sort(tag_with_owner(owners.astype(np.uint64), ranked))
+        place = concatenated_ranges(sizes[start:stop])
         keys.append((ordered & np.uint64(2**HASH_BITS - 1))[place < kept[start:stop][owners]])
     return Sets(np.concatenate(keys), np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)]))
 
 
-class Index:
+class PrefixIndex:
     """The references, found by the bigrams of their prefixes; those that share one are ordered by their size."""
 
     def __init__(self, sets: Sets, first: Sets, references: Places) -> None:
         self.sets, self.first = sets, first
         sizes = first.sizes[references]
-        place, owners = counted(sizes), np.repeat(references, sizes)
+        place, owners = concatenated_ranges(sizes), np.repeat(references, sizes)
         keys = _sized(first.hashes[np.repeat(first.starts[references], sizes) + place], sets.sizes[owners])
         order = np.argsort(keys, kind="stable")
         self.keys, self.place, self.owners = keys[order], place[order], owners[order]
@@ -132,7 +134,7 @@ def _pieces(active: Places, low: Places, high: Places, found: NDArray[np.bool_])
         for start in range(0, len(active), width):
             some = slice(start, start + width)
             takes = np.minimum(high[some] - low[some] - depth, step)
-            yield np.repeat(active[some], takes), np.repeat(low[some] + depth, takes) + counted(takes)
+            yield np.repeat(active[some], takes), np.repeat(low[some] + depth, takes) + concatenated_ranges(takes)
         depth, step = depth + step, min(8 * step, 4096)
 
 
@@ -152,4 +154,4 @@ def _gathered(sets: Sets, rows: Places) -> Numbers:
     """The bigrams of the rows, each tagged with its row's place among them."""
     sizes = sets.sizes[rows]
     owners = np.repeat(np.arange(len(rows)), sizes)
-    return tagged(owners.astype(np.uint64), sets.hashes[sets.starts[rows][owners] + counted(sizes)])
+    return tag_with_owner(owners.astype(np.uint64), sets.hashes[sets.starts[rows][owners] + concatenated_ranges(sizes)])

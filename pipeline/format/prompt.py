@@ -3,10 +3,10 @@
 from pipeline.records.tasks import Turn
 
 
-def render(turns: list[Turn], prompt: str, completion: str) -> str:
+def render_prompt(turns: list[Turn], prompt: str, completion: str) -> str:
     """The prompt for a conversation's turns, the last of which is the user's and is to be answered.
 
-    >>> render([Turn("user", "Is it flu?")], "Q: {question}\\nA:", " {answer}")
+    >>> render_prompt([Turn("user", "Is it flu?")], "Q: {question}\\nA:", " {answer}")
     'Q: Is it flu?\\nA:'
 
     Earlier turns are rendered as the model saw them when it learned: prompt, completion, next line.

@@ -9,7 +9,7 @@ the rows that are in no split.
 The split: the hash of a row's normalised question and the seed says where it belongs. So rows that ask the same stay
 together, and rows added later move no old one. Then rows that are near to a held-out row are dropped: from train those
 near to test or validation, from validation those near to test. What is left leaks nothing, by construction; the
-metrics `leakage` are measured after the fact all the same. `format.split=row` hashes each row by itself instead and
+metrics `measure_leakage` are measured after the fact all the same. `format.split=row` hashes each row by itself instead and
 drops none: a naive shuffle, to see what it would have cost.
 """
 
@@ -25,14 +25,14 @@ from tqdm import tqdm
 
 from pipeline.config.params import Format, Near, Params, Template
 from pipeline.core.entrypoint import stage
-from pipeline.core.files import ParquetRows, json_line, whole, write_json, write_jsonl
+from pipeline.core.files import ParquetRows, atomic_write, json_line, write_json, write_jsonl
 from pipeline.core.paths import FORMATTED, METRICS, RECORDS
 from pipeline.errors import DataError
-from pipeline.format.bigrams import counted
-from pipeline.format.near_duplicates import Texts
-from pipeline.format.prompt import render
+from pipeline.format.bigrams import concatenated_ranges
+from pipeline.format.near_duplicates import ComparedTexts
+from pipeline.format.prompt import render_prompt
 from pipeline.records.tasks import Turn, task_of, turns_of
-from pipeline.records.text import asked
+from pipeline.records.text import comparison_key
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ SPLITS = ("train", "validation", "test")
 BATCH = 4096  # records in memory as Python's objects
 
 
-class Row(NamedTuple):
+class Conversation(NamedTuple):
     """A record as a conversation and the answer that ends it. Plain text is an answer to nothing."""
 
     id: int
@@ -58,28 +58,28 @@ class Row(NamedTuple):
         return [self.question if field == "question" else reply, *(turn.content for turn in self.turns[:-1])]
 
 
-def rows_of(records: Iterable[dict[str, Any]]) -> Iterator[Row]:
+def conversations_of(records: Iterable[dict[str, Any]]) -> Iterator[Conversation]:
     """The rows of cleaned records, which all have the same columns."""
     task = None
     for record in records:
         task = task or task_of(name for name in record if name != "id")
-        yield Row(record["id"], *turns_of(task, record))
+        yield Conversation(record["id"], *turns_of(task, record))
 
 
-def rendered(row: Row, template: Template) -> dict[str, Any]:
+def render_row(row: Conversation, template: Template) -> dict[str, Any]:
     """The row as the model sees it: id, prompt, completion."""
     if not row.turns:
         return {"id": row.id, "prompt": "", "completion": row.answer}
-    prompt = render(row.turns, template.prompt, template.completion)
+    prompt = render_prompt(row.turns, template.prompt, template.completion)
     return {"id": row.id, "prompt": prompt, "completion": template.completion.format(answer=row.answer)}
 
 
-def key_of(row: Row, options: Format) -> str:
+def split_key(row: Conversation, options: Format) -> str:
     """What of a row is hashed: its question, spelling aside, or its id."""
-    return " ".join(asked(row.question)) if options.split == "question" else str(row.id)
+    return " ".join(comparison_key(row.question)) if options.split == "question" else str(row.id)
 
 
-def split_of(key: str, options: Format) -> str:
+def assign_split(key: str, options: Format) -> str:
     """The split that a key (a question's words, or a row's id) belongs to, whatever other rows there are.
 
     SHA-256 of the seed and the key gives two numbers that are uniform in [0, 1). The first: test below test_fraction,
@@ -96,16 +96,16 @@ def split_of(key: str, options: Format) -> str:
     return "test" if is_test else "validation" if is_validation else "train"
 
 
-def split(
-    rows: list[Row], options: Format, compared: "Comparison"
-) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
+def split_rows(
+    rows: list[Conversation], options: Format, compared: "TwinSearch"
+) -> tuple[dict[str, list[Conversation]], dict[str, list[Conversation]]]:
     """(split → its rows in the order given, split → rows dropped from it as near to a held-out row).
 
     A train row near to a validation row is dropped even if that one is: so an added row never brings another back.
     """
-    splits: dict[str, list[Row]] = {name: [] for name in SPLITS}
+    splits: dict[str, list[Conversation]] = {name: [] for name in SPLITS}
     for row in rows:
-        splits[split_of(key_of(row, options), options)].append(row)
+        splits[assign_split(split_key(row, options), options)].append(row)
     if options.split == "row":
         return splits, {"train": [], "validation": []}
     held_out = {"train": splits["test"] + splits["validation"], "validation": splits["test"]}
@@ -113,23 +113,23 @@ def split(
     return splits | {name: far for name, (far, _) in parted.items()}, {name: near for name, (_, near) in parted.items()}
 
 
-def _parted(rows: list[Row], is_near: list[bool]) -> tuple[list[Row], list[Row]]:
+def _parted(rows: list[Conversation], is_near: list[bool]) -> tuple[list[Conversation], list[Conversation]]:
     far = [row for row, near in zip(rows, is_near, strict=True) if not near]
     return far, [row for row, near in zip(rows, is_near, strict=True) if near]
 
 
-class Comparison:
+class TwinSearch:
     """Rows whose texts are compared: questions with questions, answers with answers."""
 
-    def __init__(self, rows: list[Row], near: Near) -> None:
+    def __init__(self, rows: list[Conversation], near: Near) -> None:
         self.number = {row.id: number for number, row in enumerate(rows)}
         self.starts = np.cumsum([0, *(max(1, len(row.turns)) for row in rows)])  # where each row's texts begin
         self.questions, self.answers = (
-            Texts((text for row in rows for text in row.compared(field)), near.threshold, near.min_words)
+            ComparedTexts((text for row in rows for text in row.compared(field)), near.threshold, near.min_words)
             for field in ("question", "answer")
         )
 
-    def near(self, rows: list[Row], others: list[Row]) -> list[bool]:
+    def near(self, rows: list[Conversation], others: list[Conversation]) -> list[bool]:
         """For each row whether a text of it is near to one of the others."""
         is_near = np.zeros(len(rows), bool)
         (owners, wanted), (_, held) = self._places(rows), self._places(others)
@@ -137,23 +137,25 @@ class Comparison:
             is_near[owners[texts.near(wanted, held)]] = True
         return is_near.tolist()
 
-    def equal(self, rows: list[Row], others: list[Row]) -> list[bool]:
+    def equal(self, rows: list[Conversation], others: list[Conversation]) -> list[bool]:
         """For each row whether its question or its answer (if that is long enough to compare) has the others' words."""
         mine, theirs = (self.starts[self._numbers(each)] for each in (rows, others))
         questions, answers = (np.isin(texts.same[mine], texts.same[theirs]) for texts in (self.questions, self.answers))
         return (questions | (answers & (self.answers.sets.sizes[mine] > 0))).tolist()
 
-    def _numbers(self, rows: list[Row]) -> NDArray[np.int64]:
+    def _numbers(self, rows: list[Conversation]) -> NDArray[np.int64]:
         return np.array([self.number[row.id] for row in rows], np.int64)
 
-    def _places(self, rows: list[Row]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _places(self, rows: list[Conversation]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(which of the rows, which text of all) for each text of the rows."""
         numbers = self._numbers(rows)
         sizes = self.starts[numbers + 1] - self.starts[numbers]
-        return np.repeat(np.arange(len(rows)), sizes), np.repeat(self.starts[numbers], sizes) + counted(sizes)
+        return np.repeat(np.arange(len(rows)), sizes), np.repeat(self.starts[numbers], sizes) + concatenated_ranges(
+            sizes
+        )
 
 
-def leakage(splits: dict[str, list[Row]], compared: Comparison) -> dict[str, float]:
+def measure_leakage(splits: dict[str, list[Conversation]], compared: TwinSearch) -> dict[str, float]:
     """The share of test rows whose question or answer has a twin in train: equal in words (exact), or near."""
     test, train = splits["test"], splits["train"]
     return {
@@ -173,7 +175,7 @@ def require_no_more_leakage(twins: dict[str, float], options: Format) -> None:
         )
 
 
-def require_rows(splits: dict[str, list[Row]], dropped: dict[str, list[Row]]) -> None:
+def require_rows(splits: dict[str, list[Conversation]], dropped: dict[str, list[Conversation]]) -> None:
     """Raise DataError if a split is empty, with what there was to split."""
     if all(splits.values()):
         return
@@ -185,10 +187,15 @@ def require_rows(splits: dict[str, list[Row]], dropped: dict[str, list[Row]]) ->
     )
 
 
-def write(splits: dict[str, list[Row]], dropped: dict[str, list[Row]], template: Template) -> None:
+def write_splits(
+    splits: dict[str, list[Conversation]], dropped: dict[str, list[Conversation]], template: Template
+) -> None:
     """Write the splits, and what is in none with the reason."""
     total = sum(map(len, (*splits.values(), *dropped.values())))
-    with whole(FORMATTED) as folder, tqdm(total=total, desc="write", unit="row", disable=None, leave=False) as bar:
+    with (
+        atomic_write(FORMATTED) as folder,
+        tqdm(total=total, desc="write", unit="row", disable=None, leave=False) as bar,
+    ):
         (folder / "text").mkdir(parents=True)
         for name, rows in splits.items():
             with (
@@ -196,36 +203,36 @@ def write(splits: dict[str, list[Row]], dropped: dict[str, list[Row]], template:
                 (folder / "text" / f"{name}.jsonl").open("wb") as texts,
             ):
                 for row in rows:
-                    shown = rendered(row, template)
+                    shown = render_row(row, template)
                     file.write(json_line(shown))
                     texts.write(json_line({"id": row.id, "text": shown["prompt"] + shown["completion"]}))
                     bar.update()
         write_jsonl(
             folder / "dropped.jsonl",
             (
-                {"id": row.id, "reason": "near_held_out", "split": name} | rendered(row, template)
+                {"id": row.id, "reason": "near_held_out", "split": name} | render_row(row, template)
                 for name, rows in dropped.items()
                 for row in rows
             ),
         )
 
 
-def read_rows() -> list[Row]:
+def read_rows() -> list[Conversation]:
     records = ParquetRows(RECORDS)
-    return [row for table in records.tables(records.column_names, BATCH) for row in rows_of(table.to_pylist())]
+    return [row for table in records.tables(records.column_names, BATCH) for row in conversations_of(table.to_pylist())]
 
 
 @stage("format")
 def main(params: Params) -> None:
     options = params.format
     rows = read_rows()
-    log.info(f"Splitting {len(rows):,} rows {plan(options)}")
-    compared = Comparison(rows, options.near)
-    splits, dropped = split(rows, options, compared)
+    log.info(f"Splitting {len(rows):,} rows {describe_split(options)}")
+    compared = TwinSearch(rows, options.near)
+    splits, dropped = split_rows(rows, options, compared)
     require_rows(splits, dropped)
-    twins = leakage(splits, compared)
+    twins = measure_leakage(splits, compared)
     require_no_more_leakage(twins, options)
-    write(splits, dropped, options.template)
+    write_splits(splits, dropped, options.template)
     metrics = {
         "rows_in": len(rows),
         "rows": {name: len(splits[name]) for name in SPLITS},
@@ -238,7 +245,7 @@ def main(params: Params) -> None:
     log.info(f"test rows with a twin in train: {twins['exact']:.1%} exact, {twins['near']:.1%} near")
 
 
-def plan(options: Format) -> str:
+def describe_split(options: Format) -> str:
     """How the rows are split, in words."""
     by = "by the hash of their question" if options.split == "question" else "each by itself (naive: twins leak)"
     test = f"fold {options.fold} of {options.folds}" if options.folds else f"{options.test_fraction:.0%}"

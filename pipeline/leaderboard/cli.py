@@ -16,15 +16,21 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.compare.report import figure, rendered, signed
-from pipeline.core.entrypoint import faults_as_messages
-from pipeline.core.files import whole
+from pipeline.compare.report import format_delta, format_number, render_template
+from pipeline.core.entrypoint import report_errors
+from pipeline.core.files import atomic_write
 from pipeline.core.paths import LEADERBOARD
 from pipeline.errors import ConfigError
-from pipeline.leaderboard.entries import Entry, distinct, entries, on_shared_rows, scored_alike
+from pipeline.leaderboard.entries import (
+    Entry,
+    align_metric_versions,
+    group_by_configuration,
+    merge_identical_runs,
+    restrict_to_shared_rows,
+)
 from pipeline.leaderboard.runs import MADE_BY, find_runs
-from pipeline.leaderboard.standings import Duel, Figure, Place, Standings, standings
-from pipeline.scoring.metrics import MEASURES
+from pipeline.leaderboard.standings import MetricValue, PairwiseResult, Place, Standings, rank_entries
+from pipeline.scoring.metrics import ALL_METRICS
 
 FILES = ("leaderboard.html", "leaderboard.csv", "pairs.csv", "answers.csv", "leaderboard.json")
 COLUMNS = ("f1", "exact_match", "bleu", "loss", "rougeL")  # of the console's, as many as there is room for
@@ -32,57 +38,57 @@ NAME, CELL, RATING, MOST_CELLS = 30, 15, 10, 4  # characters; 100 together
 MOST_PAIRS = 15  # that the console tells
 
 
-def board(names: list[str], instance: str, by: str | None, resamples: int, seed: int) -> Standings:
+def build_standings(names: list[str], instance: str, by: str | None, resamples: int, seed: int) -> Standings:
     """Find the runs of the names, bring them to the same rows and metrics, and compare them."""
     found = find_runs(names, instance)
-    kept, same = distinct(found)
-    on_shared, shared = on_shared_rows(kept)
+    kept, same = merge_identical_runs(found)
+    on_shared, shared = restrict_to_shared_rows(kept)
     partial = any(len(run.rows) < len(before.rows) for run, before in zip(on_shared, kept, strict=True))
-    alike, scored = scored_alike(on_shared)
-    result = standings(entries(alike), by, resamples, seed, partial)
+    alike, scored = align_metric_versions(on_shared)
+    result = rank_entries(group_by_configuration(alike), by, resamples, seed, partial)
     return result._replace(notes=[*same, *shared, *scored, *result.notes])
 
 
-def title(name: str) -> str:
+def metric_title(name: str) -> str:
     """
-    >>> title("loss")
+    >>> metric_title("loss")
     'Held-out loss'
     """
-    return MEASURES[name].title
+    return ALL_METRICS[name].title
 
 
-def told(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A parameter's value as -S takes it.
 
-    >>> told(None), told(True), told(0.0001)
+    >>> format_value(None), format_value(True), format_value(0.0001)
     ('null', 'true', '0.0001')
     """
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def briefly(value: Any) -> str:
+def abbreviate_value(value: Any) -> str:
     """
-    >>> briefly("c0ffee" + 58 * "0"), briefly("cosine")
+    >>> abbreviate_value("c0ffee" + 58 * "0"), abbreviate_value("cosine")
     ('c0ffee000000', 'cosine')
     """
-    text = told(value)
+    text = format_value(value)
     return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
-def seeds(entry: Entry) -> str:
+def format_seeds(entry: Entry) -> str:
     """
-    >>> seeds(Entry("a", [], {}))
+    >>> format_seeds(Entry("a", [], {}))
     ''
     """
     found = ", ".join(map(str, entry.seeds))
     return f"seed{'s' if len(entry.seeds) > 1 else ''} {found}" if found else ""
 
 
-def table(result: Standings) -> list[str]:
+def console_table(result: Standings) -> list[str]:
     """The places: under each figure its interval, under that the spread of several seeds."""
     names = [result.by, *(name for name in COLUMNS if name != result.by)]
     shown = [name for name in names if name in result.places[0].figures][:MOST_CELLS]
-    heads = [f"{title(name):>{CELL}}" for name in shown]
+    heads = [f"{metric_title(name):>{CELL}}" for name in shown]
     rated = result.places[0].rating is not None and len(result.places) > 1
     lines = [" " * NAME + "".join(heads) + (f"{'Rating':>{RATING}}" if rated else "")]
     for rank, place in enumerate(result.places, start=1):
@@ -105,15 +111,15 @@ def legend(result: Standings, rated: bool) -> list[str]:
     told = ["; ".join(parts) + "."] if parts else []
     if rated:
         told.append(
-            f"Rating: Bradley-Terry by each row's {title(result.by)}, mean 1000; 400 points are odds of ten to one."
+            f"Rating: Bradley-Terry by each row's {metric_title(result.by)}, mean 1000; 400 points are odds of ten to one."
         )
     return ["", *told] if told else []
 
 
 def _labels(rank: int, entry: Entry) -> list[str]:
     """The left column: names, what sets the entry apart, seeds."""
-    differs = [f"{key}={briefly(value)}" for key, value in entry.differs.items()]
-    texts = [entry.name, *differs, seeds(entry)]
+    differs = [f"{key}={abbreviate_value(value)}" for key, value in entry.differs.items()]
+    texts = [entry.name, *differs, format_seeds(entry)]
     lines = [line for text in texts for line in _wrapped(text, NAME - 3)]
     return [f"{rank:>2} {lines[0]}", *(f"   {line}" for line in lines[1:])]
 
@@ -130,44 +136,44 @@ def _wrapped(text: str, width: int) -> list[str]:
     return [section + dot, *textwrap.wrap(name + equals + value, width, initial_indent=" ", subsequent_indent="  ")]
 
 
-def _cell(value: Figure) -> list[str]:
-    lines = [figure(value.value)]
+def _cell(value: MetricValue) -> list[str]:
+    lines = [format_number(value.value)]
     if value.low is not None:
-        lines.append(span(value, "–"))
+        lines.append(format_range(value, "–"))
     if value.spread is not None:
         lines.append(f"± {value.spread:.2g}")
     return lines
 
 
-def span(value: Figure | Duel, between: str) -> str:
+def format_range(value: MetricValue | PairwiseResult, between: str) -> str:
     """
-    >>> span(Figure(0.5, 0.25, 0.751), "–"), span(Figure(0.5), "–")
+    >>> format_range(MetricValue(0.5, 0.25, 0.751), "–"), format_range(MetricValue(0.5), "–")
     ('0.25–0.751', '')
     """
     return "" if value.low is None else f"{value.low:.3g}{between}{value.high:.3g}"
 
 
-def duel_line(duel: Duel) -> str:
+def pairwise_line(duel: PairwiseResult) -> str:
     """
-    >>> duel_line(Duel(1, 2, 0.5, 0.25, 0.75, 0.001, 0.002, 8, 1, 0, "better", False))
+    >>> pairwise_line(PairwiseResult(1, 2, 0.5, 0.25, 0.75, 0.001, 0.002, 8, 1, 0, "better", False))
     '1 against 2   better        +0.5     0.25 to 0.75      p 0.002    8 won, 1 tied, 0 lost'
     """
     said = duel.verdict + ("*" if duel.within_seeds else "")
-    interval = span(duel, " to ")
+    interval = format_range(duel, " to ")
     counts = f"{duel.wins:,} won, {duel.ties:,} tied, {duel.losses:,} lost"
     p = f"p {duel.p_corrected:.2g}"
-    return f"{duel.first} against {duel.second:<3} {said:<13} {signed(duel.delta):<8} {interval:<17} {p:<10} {counts}"
+    return f"{duel.first} against {duel.second:<3} {said:<13} {format_delta(duel.delta):<8} {interval:<17} {p:<10} {counts}"
 
 
-def duel_lines(result: Standings) -> list[str]:
+def pairwise_lines(result: Standings) -> list[str]:
     """Who is better than whom: of many pairs, those of the first place."""
     if not result.duels:
         return []
-    name = title(result.by)
+    name = metric_title(result.by)
     shown = result.duels if len(result.duels) <= MOST_PAIRS else [duel for duel in result.duels if duel.first == 1]
     count = f"{len(result.duels)} pair{'s' if len(result.duels) > 1 else ''}"
     lines = [f"{name}, row by row: the difference, its 95% interval, and p corrected for {count} (Holm)", ""]
-    lines += [duel_line(duel) for duel in shown]
+    lines += [pairwise_line(duel) for duel in shown]
     if len(shown) < len(result.duels):
         lines.append(f"The other {len(result.duels) - len(shown)} pairs are in pairs.csv.")
     if any(duel.within_seeds for duel in shown):
@@ -175,12 +181,18 @@ def duel_lines(result: Standings) -> list[str]:
     return ["", *lines]
 
 
-def summary(result: Standings) -> list[str]:
+def console_lines(result: Standings) -> list[str]:
     rows = len(result.places[0].entry.runs[0].rows)
     count = len(result.places)
     first = f"{count} configuration{'s' if count > 1 else ''} on the same {rows:,} test row{'s' if rows > 1 else ''}"
     notes = [line for note in result.notes for line in textwrap.wrap(note, 100)]
-    return [f"{first}, the best {title(result.by)} first", *notes, "", *table(result), *duel_lines(result)]
+    return [
+        f"{first}, the best {metric_title(result.by)} first",
+        *notes,
+        "",
+        *console_table(result),
+        *pairwise_lines(result),
+    ]
 
 
 def place_row(rank: int, place: Place) -> dict[str, Any]:
@@ -191,7 +203,7 @@ def place_row(rank: int, place: Place) -> dict[str, Any]:
         "name": place.entry.name,
         "commits": " ".join(run.commit or "workspace" for run in runs),
         "seeds": " ".join(map(str, place.entry.seeds)),
-        "differs": "; ".join(f"{key}={told(value)}" for key, value in place.entry.differs.items()),
+        "differs": "; ".join(f"{key}={format_value(value)}" for key, value in place.entry.differs.items()),
     }
     for name, value in place.figures.items():
         row |= {name: value.value, **{f"{name}.{part}": getattr(value, part) for part in ("low", "high", "spread")}}
@@ -199,7 +211,7 @@ def place_row(rank: int, place: Place) -> dict[str, Any]:
     return row | {f"rating{part}": rating and getattr(rating, part[1:] or "value") for part in ("", ".low", ".high")}
 
 
-def answers(result: Standings) -> pd.DataFrame:
+def answers_table(result: Standings) -> pd.DataFrame:
     """A row a question: prompt and reference, then each run's answer."""
     runs = [run for place in result.places for run in place.entry.runs]
     first = pd.DataFrame(runs[0].rows)
@@ -208,19 +220,19 @@ def answers(result: Standings) -> pd.DataFrame:
     return pd.concat([shared, pd.DataFrame(given)], axis=1)
 
 
-def write(result: Standings, settings: dict[str, Any], out: Path) -> None:
+def write_leaderboard(result: Standings, settings: dict[str, Any], out: Path) -> None:
     """Write the folder whole; ConfigError if it is somebody else's."""
     places = [place_row(rank, place) for rank, place in enumerate(result.places, start=1)]
     duels = [{**duel._asdict(), "by": result.by} for duel in result.duels]
     facts = {**settings, "by": result.by, "rows": len(result.places[0].entry.runs[0].rows), "notes": result.notes}
-    said = {"title": title, "briefly": briefly, "seeds": seeds, "span": span}
-    page = rendered("pipeline.leaderboard", "leaderboard.html.j2", result=result, facts=facts, **said)
-    with whole(out) as folder:
+    helpers = {each.__name__: each for each in (metric_title, abbreviate_value, format_seeds, format_range)}
+    page = render_template("pipeline.leaderboard", "leaderboard.html.j2", result=result, facts=facts, **helpers)
+    with atomic_write(out) as folder:
         folder.mkdir()
         (folder / FILES[0]).write_text(page, encoding="utf-8")
         pd.DataFrame(places).to_csv(folder / FILES[1], index=False)
-        pd.DataFrame(duels, columns=[*Duel._fields, "by"]).to_csv(folder / FILES[2], index=False)
-        answers(result).to_csv(folder / FILES[3], index=False)
+        pd.DataFrame(duels, columns=[*PairwiseResult._fields, "by"]).to_csv(folder / FILES[2], index=False)
+        answers_table(result).to_csv(folder / FILES[3], index=False)
         text = json.dumps({**facts, "places": places, "pairs": duels}, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / FILES[4]).write_text(text + "\n", encoding="utf-8")
 
@@ -245,9 +257,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the resampling (0)")
     parser.add_argument("--out", type=Path, default=LEADERBOARD, help=f"the folder to write ({LEADERBOARD})")
     given = parser.parse_args()
-    with faults_as_messages("leaderboard"):
+    with report_errors("leaderboard"):
         require_ours(given.out)
-        result = board(given.revisions, given.instance, given.by, given.resamples, given.seed)
+        result = build_standings(given.revisions, given.instance, given.by, given.resamples, given.seed)
         settings = {"instance": given.instance, "resamples": given.resamples, "seed": given.seed}
-        write(result, settings, given.out)
-        print("\n".join([*summary(result), "", f"With all metrics and answers: {given.out / FILES[0]} (in a browser)"]))
+        write_leaderboard(result, settings, given.out)
+        print(
+            "\n".join(
+                [*console_lines(result), "", f"With all metrics and answers: {given.out / FILES[0]} (in a browser)"]
+            )
+        )

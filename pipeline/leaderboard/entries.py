@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pipeline.compose.leaves import ABSENT
 from pipeline.errors import DataError
 from pipeline.leaderboard.runs import Run
-from pipeline.scoring.answer_scores import score
+from pipeline.scoring.answer_scores import score_answer
 
 SEED = "train.seed"
 TOGETHER = 3  # runs of one number of rows that are told by name
@@ -31,7 +31,7 @@ class Entry(NamedTuple):
         return [run.params[SEED] for run in self.runs if SEED in run.params]
 
 
-def distinct(runs: list[Run]) -> tuple[list[Run], list[str]]:
+def merge_identical_runs(runs: list[Run]) -> tuple[list[Run], list[str]]:
     """The runs, those of one commit or of one outcome taken together under both names."""
     kept: dict[str, Run] = {}
     for run in runs:
@@ -42,7 +42,7 @@ def distinct(runs: list[Run]) -> tuple[list[Run], list[str]]:
     return list(kept.values()), notes
 
 
-def scored_alike(runs: list[Run]) -> tuple[list[Run], list[str]]:
+def align_metric_versions(runs: list[Run]) -> tuple[list[Run], list[str]]:
     """The runs with scores of one version of the metrics: where they were not, all answers are scored anew, here.
 
     DataError if they are of plain text, whose loss cannot be measured again without the model.
@@ -58,7 +58,8 @@ def scored_alike(runs: list[Run]) -> tuple[list[Run], list[str]]:
             f"other versions of the metrics measured these runs: {told}. Evaluate them with the same code: dvc repro"
         )
     again = [
-        run._replace(rows=[{**row, **score(row["prediction"], row["reference"])} for row in run.rows]) for run in runs
+        run._replace(rows=[{**row, **score_answer(row["prediction"], row["reference"])} for row in run.rows])
+        for run in runs
     ]
     return again, [f"Other versions of the metrics had scored these answers, so all were scored anew: {told}."]
 
@@ -70,7 +71,7 @@ def _version(run: Run) -> str:
     return ", ".join([f"version {run.metrics.get('version', 1)}", *libraries])
 
 
-def on_shared_rows(runs: list[Run]) -> tuple[list[Run], list[str]]:
+def restrict_to_shared_rows(runs: list[Run]) -> tuple[list[Run], list[str]]:
     """The runs with the test rows that all have answered: the same id, prompt and reference, in the order of the first.
 
     DataError if there are none.
@@ -110,14 +111,14 @@ def _nothing_shared(runs: list[Run], asked: list[dict[Any, Any]]) -> str:
     )
 
 
-def entries(runs: list[Run]) -> list[Entry]:
+def group_by_configuration(runs: list[Run]) -> list[Entry]:
     """One entry a configuration: runs that differ in train.seed alone belong together."""
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         others = {key: value for key, value in run.params.items() if key != SEED}
         groups[json.dumps([others, run.inputs], sort_keys=True)].append(run)
     firsts = [group[0] for group in groups.values()]
-    apart = differing([first.params for first in firsts])
+    apart = differing_keys([first.params for first in firsts])
     labels = [{key: first.params[key] for key in apart if key in first.params} for first in firsts]
     return [
         Entry(", ".join(run.name for run in group), group, {**label, **_inputs(first, _twins(label, labels, firsts))})
@@ -138,10 +139,10 @@ def _inputs(run: Run, twins: list[Run]) -> Params:
     return {"input": f"{paths[0]} {run.inputs.get(paths[0], ABSENT)[:7]}{more}"}
 
 
-def differing(params: list[Params]) -> list[str]:
+def differing_keys(params: list[Params]) -> list[str]:
     """The keys, but the seed, that set configurations apart; not those that another option just does not have.
 
-    >>> differing([{"train.method.kind": "full"}, {"train.method.kind": "lora", "train.method.rank": 8}])
+    >>> differing_keys([{"train.method.kind": "full"}, {"train.method.kind": "lora", "train.method.rank": 8}])
     ['train.method.kind']
     """
     keys = list(dict.fromkeys(key for each in params for key in each if key != SEED))

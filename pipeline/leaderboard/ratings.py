@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.scoring.significance import ALPHA, resampled
+from pipeline.scoring.significance import ALPHA, bootstrap
 
 MEAN = 1000.0  # of all ratings
 SCALE = 400.0 / np.log(10.0)  # points of rating: 400 make the odds ten times as large
@@ -27,12 +27,12 @@ class Rating(NamedTuple):
     high: float
 
 
-def abilities(wins: Array) -> Array:
+def bradley_terry(wins: Array) -> Array:
     """Logarithms of the strengths (…, n) of greatest likelihood, their mean 0, from wins (…, n, n): of row over column.
 
     Each two have to be joined by wins both ways, if by way of others; else there is no finite greatest likelihood.
 
-    >>> abilities(np.array([[0.0, 30.0], [10.0, 0.0]])).round(6).tolist()  # they differ by the logarithm of 3
+    >>> bradley_terry(np.array([[0.0, 30.0], [10.0, 0.0]])).round(6).tolist()  # they differ by the logarithm of 3
     [0.549306, -0.549306]
     """
     count = wins.shape[-1]
@@ -52,7 +52,7 @@ def abilities(wins: Array) -> Array:
     raise ArithmeticError(f"no greatest likelihood after {MOST_STEPS} steps")
 
 
-def wins_of(scores: list[Array]) -> Array:
+def win_matrix(scores: list[Array]) -> Array:
     """Wins (rows, n, n) of each player over each other in every row, from n arrays of scores (runs, rows); ties are halves.
 
     Players of several runs meet run by run, and a row's wins are the share of the meetings.
@@ -67,19 +67,19 @@ def wins_of(scores: list[Array]) -> Array:
     return wins
 
 
-def ratings(wins: Array, resamples: int, seed: int) -> list[Rating]:
+def rate_entries(wins: Array, resamples: int, seed: int) -> list[Rating]:
     """Each player's rating with its bootstrap interval over the rows of wins (rows, n, n); one player met nobody."""
     rows, count = wins.shape[0], wins.shape[-1]
     if count == 1:
         return [Rating(MEAN, MEAN, MEAN)]
     ties = TIES / 2 * (1 - np.eye(count))
-    drawn = resampled(wins.reshape(rows, -1), resamples, seed).reshape(resamples, count, count)
-    values = MEAN + SCALE * abilities(wins.sum(axis=0) + ties)
-    low, high = middle(MEAN + SCALE * abilities(drawn + ties))
+    drawn = bootstrap(wins.reshape(rows, -1), resamples, seed).reshape(resamples, count, count)
+    values = MEAN + SCALE * bradley_terry(wins.sum(axis=0) + ties)
+    low, high = percentile_interval(MEAN + SCALE * bradley_terry(drawn + ties))
     return [Rating(*map(float, each)) for each in zip(values, low, high, strict=True)]
 
 
-def middle(values: Array) -> tuple[Array, Array]:
+def percentile_interval(values: Array) -> tuple[Array, Array]:
     """The ends of the middle 95% of resampled values (resamples, …), by the order statistics of resampling.py's intervals."""
     ordered, cut = np.sort(values, axis=0), int(len(values) * ALPHA / 2)
     return ordered[cut], ordered[-cut - 1]

@@ -19,15 +19,15 @@ from dvc.repo import Repo
 from dvc.scm import NoSCMError, RevError, resolve_rev
 from scmrepo.exceptions import SCMError
 
-from pipeline.compose.leaves import leaves
-from pipeline.core.files import json_object
+from pipeline.compose.leaves import flatten
+from pipeline.core.files import parse_json_object
 from pipeline.errors import ConfigError, DataError, PipelineError
 
 WORKSPACE = "workspace"
 # The stages that make a model's predictions out of the data, and those whose parameters say nothing of them.
 MADE_BY = {"base": ("evaluate@base",), "finetuned": ("train", "evaluate@finetuned")}
 BESIDE = {"base": ("train", "evaluate@finetuned", "compare"), "finetuned": ("evaluate@base", "compare")}
-Row = dict[str, Any]
+Prediction = dict[str, Any]
 
 
 class Run(NamedTuple):
@@ -35,7 +35,7 @@ class Run(NamedTuple):
 
     name: str
     commit: str  # empty: what lies in the workspace
-    rows: list[Row]
+    rows: list[Prediction]
     metrics: dict[str, Any]  # metrics/evaluate/INSTANCE.json
     params: dict[str, Any]  # dotted key → value, of every stage that led to the predictions
     inputs: dict[str, str]  # path → checksum, of data and code that train and evaluate read
@@ -90,8 +90,8 @@ def _run(repo: Repo, name: str, instance: str) -> Run:
     return Run(
         name,
         commit,
-        parsed(text, f"{name}: {path}"),
-        json_object(scores, f"{name}: {metrics}"),
+        parse_predictions(text, f"{name}: {path}"),
+        parse_json_object(scores, f"{name}: {metrics}"),
         *_made_of(lock, instance),
     )
 
@@ -186,7 +186,7 @@ def _made_of(lock: dict[str, Any], instance: str) -> tuple[dict[str, Any], dict[
         for name, stage in lock.items()
         if name not in BESIDE[instance]
         for section in stage.get("params", {}).values()
-        for key, value in leaves(section).items()
+        for key, value in flatten(section).items()
     }
     stages = [lock[name] for name in MADE_BY[instance] if name in lock]
     written = {out["path"] for stage in stages for out in stage.get("outs", [])}
@@ -194,17 +194,17 @@ def _made_of(lock: dict[str, Any], instance: str) -> tuple[dict[str, Any], dict[
     return params, {dep["path"]: dep.get("md5", "") for dep in deps if dep["path"] not in written}
 
 
-def parsed(text: bytes, where: str) -> list[Row]:
+def parse_predictions(text: bytes, where: str) -> list[Prediction]:
     """The rows of predictions; DataError that begins with `where` if they cannot be compared."""
     lines = enumerate(text.split(b"\n"), start=1)
-    rows = [json_object(line, f"{where}, line {number}") for number, line in lines if line.strip()]
+    rows = [parse_json_object(line, f"{where}, line {number}") for number, line in lines if line.strip()]
     if not rows:
         raise DataError(f"{where} holds no rows; evaluate there again: dvc repro")
     _require_sound(rows, where)
     return rows
 
 
-def _require_sound(rows: list[Row], where: str) -> None:
+def _require_sound(rows: list[Prediction], where: str) -> None:
     """Raise DataError at the first row that cannot be told from others, compared or scored."""
     answered = "prediction" in rows[0]
     seen: dict[Any, int] = {}

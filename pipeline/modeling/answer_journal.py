@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.core.files import naming
+from pipeline.core.files import attach_path_to_os_error
 from pipeline.core.paths import checkpoint_root
 
 
@@ -17,7 +17,7 @@ class Answer(NamedTuple):
     finish_reason: str  # stop: the model ended the answer; length: max_new_tokens did
 
 
-class Kept:
+class AnswerJournal:
     """Answers by the place of their prompt, one JSON line each. A line that a kill cut short does not count.
 
     Two processes that answer the same prompts may share the file: they write the same lines, each at once.
@@ -34,7 +34,7 @@ class Kept:
         self._append("".join(json.dumps([place, *answer]) + "\n" for place, answer in answers.items()))
 
     def _append(self, text: str) -> None:
-        with naming(self.path):
+        with attach_path_to_os_error(self.path):
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             try:
                 os.write(file, text.encode())
@@ -50,11 +50,11 @@ def _whole(lines: list[str]) -> Iterator[list[Any]]:
 
 
 @contextmanager
-def kept_answers(depends: dict[str, Any]) -> Iterator[Kept]:
+def open_answer_journal(depends: dict[str, Any]) -> Iterator[AnswerJournal]:
     """The answers so far of an evaluation, told by all that its answers depend on; removed when it has succeeded."""
     key = sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
     root = checkpoint_root()
     root.mkdir(exist_ok=True)
     path = root / f"answers-{key}.jsonl"
-    yield Kept(path)
+    yield AnswerJournal(path)
     path.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ def device_of(compute: Machine, index: int | None = None) -> torch.device:
     return torch.device("cuda") if index is None else torch.device("cuda", index)
 
 
-def card_faults(compute: Distributed) -> list[str]:
+def gpu_errors(compute: Distributed) -> list[str]:
     """What this machine lacks for so many processes, one line each."""
     cards = torch.cuda.device_count() if compute.device != "cpu" else 0
     if compute.device == "cuda" and not cards:
@@ -27,13 +27,13 @@ def card_faults(compute: Distributed) -> list[str]:
     return []
 
 
-def has_bf16(device: torch.device) -> bool:
+def supports_bf16(device: torch.device) -> bool:
     """Whether it computes in bfloat16 by instructions of its own; elsewhere bfloat16 is emulated, and slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def in_bf16(precision: str, device: torch.device) -> bool:
+def uses_bf16(precision: str, device: torch.device) -> bool:
     """What train.precision comes to on a device."""
-    return precision == "bf16" or (precision == "auto" and has_bf16(device))
+    return precision == "bf16" or (precision == "auto" and supports_bf16(device))

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from pipeline.core.files import read_json
 from pipeline.errors import ModelError
 
-IGNORED = -100  # PyTorch's cross entropy leaves such labels out of the loss
+IGNORE_INDEX = -100  # PyTorch's cross entropy leaves such labels out of the loss
 
 
 class Encoder(NamedTuple):
@@ -67,44 +67,44 @@ def _token_id(tokenizer: Tokenizer, token: Any) -> int | None:
     return tokenizer.token_to_id(text) if text else None
 
 
-class Fitted(NamedTuple):
+class TruncatedRow(NamedTuple):
     input_ids: list[int]  # the prompt's tokens, then the completion's
     prompt: int  # tokens of the prompt in them
     prompt_cut: int  # tokens cut off its start
     completion_cut: int  # tokens cut off the completion's end
 
 
-def fitted(prompt: list[int], completion: list[int], max_length: int, bos: int | None = None) -> Fitted:
+def truncate_row(prompt: list[int], completion: list[int], max_length: int, bos: int | None = None) -> TruncatedRow:
     """One row's tokens, at most `max_length`.
 
     A row that is too long first loses the start of its prompt, down to a quarter of max_length; then the end of its
     completion, and with it the end-of-text token, for the answer does not end there. So labels are always left.
 
-    >>> fitted([11, 12, 13, 14], [21, 22, 23, 24, 25, 26, 2], max_length=8)
-    Fitted(input_ids=[13, 14, 21, 22, 23, 24, 25, 26], prompt=2, prompt_cut=2, completion_cut=1)
+    >>> truncate_row([11, 12, 13, 14], [21, 22, 23, 24, 25, 26, 2], max_length=8)
+    TruncatedRow(input_ids=[13, 14, 21, 22, 23, 24, 25, 26], prompt=2, prompt_cut=2, completion_cut=1)
     """
     room = max(max_length - len(completion), max_length // 4)
-    kept = shortened(prompt, room, bos)
+    kept = truncate_prompt(prompt, room, bos)
     input_ids = (kept + completion)[:max_length]
     whole = len(kept) + len(completion)
-    return Fitted(input_ids, len(kept), len(prompt) - len(kept), whole - len(input_ids))
+    return TruncatedRow(input_ids, len(kept), len(prompt) - len(kept), whole - len(input_ids))
 
 
-def join(
+def build_example(
     prompt: list[int], completion: list[int], max_length: int, loss: str = "completion", bos: int | None = None
 ) -> Example:
-    """One row's input_ids and labels, of at most `max_length` tokens, cut as `fitted` cuts.
+    """One row's input_ids and labels, of at most `max_length` tokens, cut as `truncate_row` cuts.
 
-    >>> join([1, 2], [3, 9], max_length=8)
+    >>> build_example([1, 2], [3, 9], max_length=8)
     Example(input_ids=[1, 2, 3, 9], labels=[-100, -100, 3, 9], truncated=0)
     """
-    row = fitted(prompt, completion, max_length, bos)
+    row = truncate_row(prompt, completion, max_length, bos)
     masked = row.prompt if loss == "completion" else 0
-    labels = [IGNORED] * masked + row.input_ids[masked:]
+    labels = [IGNORE_INDEX] * masked + row.input_ids[masked:]
     return Example(row.input_ids, labels, row.prompt_cut + row.completion_cut)
 
 
-def shortened(prompt: list[int], room: int, bos: int | None) -> list[int]:
+def truncate_prompt(prompt: list[int], room: int, bos: int | None) -> list[int]:
     """The last `room` tokens of a prompt: its end asks for the answer. A start token stays where it was."""
     if len(prompt) <= room:
         return prompt

@@ -7,23 +7,23 @@ import torch
 from tqdm import tqdm
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from pipeline.modeling.answer_journal import Answer, Kept
-from pipeline.modeling.batches import rounding
-from pipeline.modeling.kv_cache import bytes_of_row, roomy_cache
+from pipeline.modeling.answer_journal import Answer, AnswerJournal
+from pipeline.modeling.batches import rounding_tolerance
+from pipeline.modeling.kv_cache import bytes_per_prompt, preallocated_cache
 from pipeline.modeling.memory import free_memory, is_out_of_memory
-from pipeline.modeling.onednn import laid_out
+from pipeline.modeling.onednn import prepacked_linears
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
-FASTEST = {"cpu": 128, "cuda": 512}  # prompts in a batch; more were not faster
-USABLE = 0.5  # of the free memory
-RUNNING = 0.75  # of a batch's answers; when fewer still run, it goes on without those that have ended
+MAX_BATCH_SIZE = {"cpu": 128, "cuda": 512}  # prompts in a batch; more were not faster
+USABLE_MEMORY_SHARE = 0.5  # of the free memory
+COMPACT_BELOW = 0.75  # of a batch's answers; when fewer still run, it goes on without those that have ended
 
 
-class Ending(NamedTuple):
+class StopConditions(NamedTuple):
     """What ends an answer, and what fills up the batch."""
 
     max_new_tokens: int
@@ -32,8 +32,12 @@ class Ending(NamedTuple):
 
 
 @torch.inference_mode()
-def generate(
-    model: "PreTrainedModel", prompts: list[list[int]], ending: Ending, batch_size: int | None, kept: Kept | None = None
+def generate_answers(
+    model: "PreTrainedModel",
+    prompts: list[list[int]],
+    ending: StopConditions,
+    batch_size: int | None,
+    kept: AnswerJournal | None = None,
 ) -> list[Answer]:
     """An answer to each prompt (token ids), in their order. What is kept is not asked again, and what is new is kept.
 
@@ -43,12 +47,12 @@ def generate(
     """
     answers = dict(kept.answers) if kept else {}
     left = sorted(set(range(len(prompts))) - set(answers), key=lambda i: (-len(prompts[i]), i))
-    size = batch_size or (fitting(model, len(prompts[left[0]]) + ending.max_new_tokens) if left else 1)
-    if left and size > 1 and not is_the_same_in_a_batch(model, prompts[left[-1]], ending):
+    size = batch_size or (auto_batch_size(model, len(prompts[left[0]]) + ending.max_new_tokens) if left else 1)
+    if left and size > 1 and not is_batch_invariant(model, prompts[left[-1]], ending):
         log.warning("%s computes other logits in a batch; going on with one prompt at a time", type(model).__name__)
         size = 1
     counted = {"total": len(prompts), "initial": len(answers), "desc": "answers", "unit": "answer"}
-    with laid_out(model), tqdm(**counted, disable=None, leave=False) as bar:
+    with prepacked_linears(model), tqdm(**counted, disable=None, leave=False) as bar:
         while left:
             batch = left[:size]
             found = _answers_if_they_fit(model, [prompts[i] for i in batch], ending)
@@ -65,13 +69,13 @@ def generate(
     return [answers[i] for i in range(len(prompts))]
 
 
-def is_the_same_in_a_batch(model: "PreTrainedModel", prompt: list[int], ending: Ending) -> bool:
+def is_batch_invariant(model: "PreTrainedModel", prompt: list[int], ending: StopConditions) -> bool:
     """Whether a prompt beside a longer one gets the logits that it gets alone, for its first new token and the second.
 
     Not from RWKV, whose state takes no mask, and mixes rows where it goes on token by token. The prompt's last tokens
     are enough to see that, and twice as many fit whatever number of positions the model has.
     """
-    model.generation_config = config_of(ending)
+    model.generation_config = generation_config_of(ending)
     few, new = prompt[-8:], int(ending.eos == 0)  # any token that does not end the text
     beside, alone = (
         torch.stack(
@@ -86,25 +90,27 @@ def is_the_same_in_a_batch(model: "PreTrainedModel", prompt: list[int], ending: 
         )[:, 0]
         for input_ids, mask in (_left_padded(rows, ending.padding) for rows in ([few, few * 2], [few]))
     )
-    return bool((beside - alone).norm() <= rounding(model) * alone.norm())
+    return bool((beside - alone).norm() <= rounding_tolerance(model) * alone.norm())
 
 
-def config_of(ending: Ending) -> GenerationConfig:
+def generation_config_of(ending: StopConditions) -> GenerationConfig:
     """Greedy; in the place of the model's own: what a configuration leaves open is taken from that, and it might sample,
     search with beams or punish repetition."""
     return GenerationConfig(do_sample=False, eos_token_id=ending.eos, pad_token_id=ending.padding, use_cache=True)
 
 
-def fitting(model: "PreTrainedModel", tokens: int) -> int:
+def auto_batch_size(model: "PreTrainedModel", tokens: int) -> int:
     """How many prompts are answered side by side, if each takes so many tokens with its answer."""
-    fit = int(free_memory(model.device) * USABLE) // bytes_of_row(model, tokens)
-    return max(1, min(fit, FASTEST.get(model.device.type, FASTEST["cuda"])))
+    fit = int(free_memory(model.device) * USABLE_MEMORY_SHARE) // bytes_per_prompt(model, tokens)
+    return max(1, min(fit, MAX_BATCH_SIZE.get(model.device.type, MAX_BATCH_SIZE["cuda"])))
 
 
-def _answers_if_they_fit(model: "PreTrainedModel", prompts: list[list[int]], ending: Ending) -> list[Answer] | None:
+def _answers_if_they_fit(
+    model: "PreTrainedModel", prompts: list[list[int]], ending: StopConditions
+) -> list[Answer] | None:
     """None if memory ran out; of a single prompt, the error."""
     try:
-        return answers_side_by_side(model, prompts, ending)
+        return generate_batch(model, prompts, ending)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or len(prompts) == 1:
             raise
@@ -113,20 +119,20 @@ def _answers_if_they_fit(model: "PreTrainedModel", prompts: list[list[int]], end
     return None
 
 
-def answers_side_by_side(model: "PreTrainedModel", prompts: list[list[int]], ending: Ending) -> list[Answer]:
+def generate_batch(model: "PreTrainedModel", prompts: list[list[int]], ending: StopConditions) -> list[Answer]:
     """The prompts' answers, from one batch. Padding stands on the left, masked, so that each answer follows its prompt.
 
     transformers computes an ended answer on until the last of the batch ends. So it is stopped when a quarter has ended,
     and goes on with the others.
     """
-    model.generation_config = config_of(ending)
+    model.generation_config = generation_config_of(ending)
     input_ids, mask = (tensor.to(model.device) for tensor in _left_padded(prompts, ending.padding))
     width, rows = input_ids.shape[1], torch.arange(len(prompts), device=model.device)
-    cache = roomy_cache(model, width + ending.max_new_tokens)
+    cache = preallocated_cache(model, width + ending.max_new_tokens)
     options: dict[str, Any] = {} if cache is None else {"past_key_values": cache}
     answers: dict[int, Answer] = {}
     while len(rows):
-        ended = Ended(ending.eos, len(rows), until=1.0 if cache is None else 1 - RUNNING, device=model.device)
+        ended = AllEnded(ending.eos, len(rows), until=1.0 if cache is None else 1 - COMPACT_BELOW, device=model.device)
         room = width + ending.max_new_tokens - input_ids.shape[1]
         output = model.generate(
             input_ids,
@@ -146,7 +152,7 @@ def answers_side_by_side(model: "PreTrainedModel", prompts: list[list[int]], end
     return [answers[row] for row in range(len(prompts))]
 
 
-class Ended(StoppingCriteria):
+class AllEnded(StoppingCriteria):
     """Which rows have ended; stops all of them when a share has."""
 
     def __init__(self, eos: int, rows: int, until: float, device: torch.device) -> None:

@@ -8,14 +8,14 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from pipeline.errors import ModelError
-from pipeline.modeling.batches import pad
-from pipeline.modeling.encoding import IGNORED, Example
-from pipeline.modeling.onednn import laid_out
+from pipeline.modeling.batches import collate_padded
+from pipeline.modeling.encoding import IGNORE_INDEX, Example
+from pipeline.modeling.onednn import prepacked_linears
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LOGITS_A_BATCH = 2**27  # tokens × vocabulary: by far the largest tensor, half a gigabyte in float32
+MAX_LOGITS_PER_BATCH = 2**27  # tokens × vocabulary: by far the largest tensor, half a gigabyte in float32
 
 
 def row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -25,10 +25,10 @@ def row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
     targets = labels[:, 1:]
     losses = cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
+        logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
     )
     summed = losses.view(targets.shape).sum(dim=1)
-    return torch.stack([summed, (targets != IGNORED).sum(dim=1).float()], dim=1)
+    return torch.stack([summed, (targets != IGNORE_INDEX).sum(dim=1).float()], dim=1)
 
 
 @torch.inference_mode()
@@ -38,11 +38,11 @@ def held_out_losses(model: "PreTrainedModel", examples: list[Example], padding: 
     ModelError if an example has no such token, or a loss that is not finite.
     """
     losses: list[tuple[float, int]] = []
-    budget = LOGITS_A_BATCH // model.get_input_embeddings().num_embeddings
+    budget = MAX_LOGITS_PER_BATCH // model.get_input_embeddings().num_embeddings
     batches = batches_by_length(examples, budget)
-    with laid_out(model):
+    with prepacked_linears(model):
         for batch in tqdm(batches, desc="held-out loss", unit="batch", disable=None, leave=False):
-            inputs = {name: tensor.to(model.device) for name, tensor in pad(batch, padding).items()}
+            inputs = {name: tensor.to(model.device) for name, tensor in collate_padded(batch, padding).items()}
             labels = inputs.pop("labels")
             losses += [(nats, int(tokens)) for nats, tokens in row_losses(model(**inputs).logits, labels).tolist()]
     if not all(tokens for _, tokens in losses):

@@ -12,7 +12,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 
-class RoomyLayer(DynamicLayer):
+class PreallocatedLayer(DynamicLayer):
     """One layer's keys and values, each (rows, heads, tokens so far, head size): the front of a tensor with more room."""
 
     def __init__(self, room: int) -> None:
@@ -50,18 +50,18 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = self.all_keys[:, :, :tokens], self.all_values[:, :, :tokens]
 
 
-def roomy_cache(model: PreTrainedModel, room: int) -> Cache | None:
+def preallocated_cache(model: PreTrainedModel, room: int) -> Cache | None:
     """A cache with room for so many tokens; None if some layer of the model keeps another thing, as a window or a state."""
     if "past_key_values" not in inspect.signature(model.forward).parameters:
         return None
     cache = DynamicCache(config=model.config)
     if not cache.layers or any(type(layer) is not DynamicLayer for layer in cache.layers):
         return None
-    cache.layers = [RoomyLayer(room) for _ in cache.layers]
+    cache.layers = [PreallocatedLayer(room) for _ in cache.layers]
     return cache
 
 
-def bytes_of_row(model: PreTrainedModel, tokens: int) -> int:
+def bytes_per_prompt(model: PreTrainedModel, tokens: int) -> int:
     """About what answering one prompt takes in memory, prompt and answer being so many tokens together.
 
     Keys and values of every layer, the widest activations of the prompt (4 of the hidden size in the MLP, and as much

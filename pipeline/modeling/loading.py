@@ -107,7 +107,7 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def positions_of(folder: Path) -> int | None:
+def max_positions_of(folder: Path) -> int | None:
     """The longest sequence that a folder's model takes, in tokens; None where its configuration names no limit."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from pipeline.errors import ModelError
 
 
 @contextmanager
-def told_when_out_of_memory(advice: str) -> Iterator[None]:
+def explain_out_of_memory(advice: str) -> Iterator[None]:
     """Turn the libraries' errors into a ModelError that ends with what was tried and what to lower."""
     try:
         yield
@@ -34,7 +34,7 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def keep_freed_memory() -> None:
+def retain_freed_memory() -> None:
     """Have the C library keep what is freed, for the next tensor of that size, where it is glibc.
 
     By itself it gives back every tensor over 32 MiB at once, and takes new pages for the next one, all to be filled with

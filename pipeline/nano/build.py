@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from pipeline.compare.report import rendered
-from pipeline.core.entrypoint import faults_as_messages
-from pipeline.core.files import sha256, whole
+from pipeline.compare.report import render_template
+from pipeline.core.entrypoint import report_errors
+from pipeline.core.files import atomic_write, sha256_of_path
 from pipeline.fetch.scratch import new_model, train_tokenizer
 from pipeline.modeling.loading import quiet_transformers
 from pipeline.nano.articles import edition
@@ -90,7 +90,7 @@ def pretrain(model: Any, rows: "torch.Tensor", recipe: Recipe) -> Iterator[float
         yield loss.item()
 
 
-def build(recipe: Recipe, knowledge: Path, folder: Path) -> dict[str, Any]:
+def build_nano(recipe: Recipe, knowledge: Path, folder: Path) -> dict[str, Any]:
     """Write the model in bfloat16, its tokenizer and its card to `folder`; return what came of it."""
     import torch
 
@@ -117,16 +117,18 @@ def build(recipe: Recipe, knowledge: Path, folder: Path) -> dict[str, Any]:
         "steps": len(rows),
         "loss": round(statistics.fmean(last), 4),
     }
-    with whole(folder) as target:
+    with atomic_write(folder) as target:
         model.to(torch.bfloat16).save_pretrained(target)
         tokenizer.save_pretrained(target)
-        card = rendered("pipeline.nano", "nano.md.j2", recipe=asdict(recipe), knowledge=sha256(knowledge), **came)
+        card = render_template(
+            "pipeline.nano", "nano.md.j2", recipe=asdict(recipe), knowledge=sha256_of_path(knowledge), **came
+        )
         (target / "README.md").write_text(card, encoding="utf-8")
     return came
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    with faults_as_messages("nano"):
-        came = build(Recipe(), KNOWLEDGE, NANO)
+    with report_errors("nano"):
+        came = build_nano(Recipe(), KNOWLEDGE, NANO)
     log.info(f"loss of the last edition {came['loss']:.3f} nats a token → {NANO}/")

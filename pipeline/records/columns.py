@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.config.placeholders import pieces
+from pipeline.config.placeholders import parse_template
 from pipeline.errors import DataError
-from pipeline.records.tasks import SHOWN, TASKS, Task, listed, mapped_task, no_task
+from pipeline.records.tasks import MAX_NAMES_SHOWN, TASKS, Task, format_names, task_of_mapping, unknown_task_error
 from pipeline.records.text import cell_text
 
 # Other names that public datasets have for a task's required columns, capitals aside.
@@ -30,50 +30,54 @@ ALIASES: dict[str, tuple[tuple[str, ...], ...]] = {
 Names = Mapping[str, str]  # task's column → the name that it is looked for by
 
 
-class Taken(NamedTuple):
+class ColumnMapping(NamedTuple):
     task: Task
     columns: dict[str, str]  # task's column → source's column, or a template of several
     why: str
 
     def sources(self) -> list[str]:
         """The source's columns that are used."""
-        return list(dict.fromkeys(name for value in self.columns.values() for name in names_in(value)))
+        return list(dict.fromkeys(name for value in self.columns.values() for name in referenced_columns(value)))
 
     def told(self) -> str:
-        return f"{shown(self.columns)} ({self.task.name}: {self.why})"
+        return f"{format_mapping(self.columns)} ({self.task.name}: {self.why})"
 
 
-def shown(columns: Mapping[str, str]) -> str:
+def format_mapping(columns: Mapping[str, str]) -> str:
     r"""
-    >>> shown({"question": "{Title}\n{Body}", "answer": "Reply"})
+    >>> format_mapping({"question": "{Title}\n{Body}", "answer": "Reply"})
     'question ← {Title}\\n{Body}, answer ← Reply'
     """
     return ", ".join(f"{name} ← {value.encode('unicode_escape').decode()}" for name, value in columns.items())
 
 
-def names_in(value: str) -> list[str]:
+def referenced_columns(value: str) -> list[str]:
     """The columns that one value of data.columns names: itself, or those of a template.
 
-    >>> names_in("Reply"), names_in("{Description}: {Patient}")
+    >>> referenced_columns("Reply"), referenced_columns("{Description}: {Patient}")
     (['Reply'], ['Description', 'Patient'])
     """
-    return [field for _, field in pieces(value) if field is not None] if "{" in value or "}" in value else [value]
+    return (
+        [field for _, field in parse_template(value) if field is not None] if "{" in value or "}" in value else [value]
+    )
 
 
-def resolve(there: list[str], columns: Mapping[str, str] | None) -> Taken:
+def resolve_columns(there: list[str], columns: Mapping[str, str] | None) -> ColumnMapping:
     """The task and its columns; DataError if the source lacks them, no task has them, or more than one fits."""
     if columns is None:
         return _detected(there)
-    missing = [name for value in columns.values() for name in names_in(value) if name not in there]
+    missing = [name for value in columns.values() for name in referenced_columns(value) if name not in there]
     if missing:
-        raise DataError(f"no column {listed(missing)}, which data.columns names; columns there: {listed(there)}")
-    return Taken(mapped_task(columns), dict(columns), "as data.columns says")
+        raise DataError(
+            f"no column {format_names(missing)}, which data.columns names; columns there: {format_names(there)}"
+        )
+    return ColumnMapping(task_of_mapping(columns), dict(columns), "as data.columns says")
 
 
-def _detected(there: list[str]) -> Taken:
+def _detected(there: list[str]) -> ColumnMapping:
     for why, tasks, names_of, same in STEPS:
         found = [
-            Taken(task, columns, why)
+            ColumnMapping(task, columns, why)
             for task in tasks
             for names in names_of(task)
             for columns in _fitting(task, names, there, same)
@@ -84,7 +88,7 @@ def _detected(there: list[str]) -> Taken:
             raise DataError(_ambiguous(there, best))
         if best:
             return best[0]
-    raise no_task(there)
+    raise unknown_task_error(there)
 
 
 def _fitting(task: Task, names: Names, there: list[str], same: Callable[[str], str]) -> Iterator[dict[str, str]]:
@@ -95,13 +99,13 @@ def _fitting(task: Task, names: Names, there: list[str], same: Callable[[str], s
         yield {name: column for name, column in zip(names, chosen, strict=True) if column}
 
 
-def _ambiguous(there: list[str], best: list[Taken]) -> str:
+def _ambiguous(there: list[str], best: list[ColumnMapping]) -> str:
     # Quoted as Hydra takes it on the command line, whatever the names hold.
     lines = ["data.columns={" + ", ".join(f"{k}: {json.dumps(v)}" for k, v in b.columns.items()) + "}" for b in best]
     return "\n".join(
         [
-            f"The columns {listed(there)} fit more than one task equally well. Choose one:",
-            *(f"  -S '{line}'" for line in lines[:SHOWN]),
+            f"The columns {format_names(there)} fit more than one task equally well. Choose one:",
+            *(f"  -S '{line}'" for line in lines[:MAX_NAMES_SHOWN]),
         ]
     )
 
@@ -128,19 +132,19 @@ STEPS: tuple[tuple[str, list[Task], Callable[[Task], list[Names]], Callable[[str
 )
 
 
-def values_of(table: pa.Table, value: str, first: int = 0) -> list[Any]:
+def column_values(table: pa.Table, value: str, first: int = 0) -> list[Any]:
     """The cells of a column, or the texts that a template makes of several; empty where all of its cells are.
 
     DataError names the row, counted from `first`, where a template meets what is no text.
     """
-    names = names_in(value)
+    names = referenced_columns(value)
     if names == [value]:
         return table.column(value).to_pylist()
     texts = {
         name: [_text(cell, row, name) for row, cell in enumerate(table.column(name).to_pylist(), start=first)]
         for name in names
     }
-    parts = pieces(value)
+    parts = parse_template(value)
     return [
         "".join(literal + (texts[name][row] if name is not None else "") for literal, name in parts)
         if any(texts[name][row] for name in names)

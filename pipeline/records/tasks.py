@@ -37,17 +37,19 @@ TASKS = (
     Task("input/output", ("input", "output"), answer="output", question="input"),
     Task("text", ("text",), answer="text"),
 )
-SHOWN = 30  # names in a message
+MAX_NAMES_SHOWN = 30  # names in a message
 ROLES = ("system", "user", "assistant")
 
 
-def listed(names: Iterable[str]) -> str:
+def format_names(names: Iterable[str]) -> str:
     """
-    >>> listed(["Question", "", "a\\nb"])
+    >>> format_names(["Question", "", "a\\nb"])
     "Question, '', 'a\\\\nb'"
     """
     shown = [name if name.isprintable() and name.strip() else ascii(name) for name in names]
-    return ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN:,} more" if len(shown) > SHOWN else "")
+    return ", ".join(shown[:MAX_NAMES_SHOWN]) + (
+        f" and {len(shown) - MAX_NAMES_SHOWN:,} more" if len(shown) > MAX_NAMES_SHOWN else ""
+    )
 
 
 def task_of(columns: Iterable[str]) -> Task:
@@ -56,20 +58,20 @@ def task_of(columns: Iterable[str]) -> Task:
     for task in TASKS:
         if set(task.required) <= set(there):
             return task
-    raise no_task(there)
+    raise unknown_task_error(there)
 
 
-def no_task(there: list[str]) -> DataError:
+def unknown_task_error(there: list[str]) -> DataError:
     known = "; ".join(" + ".join(task.columns) for task in TASKS)
     return DataError(
-        f"No known task has the columns {listed(there) or '(none)'}.\n"
+        f"No known task has the columns {format_names(there) or '(none)'}.\n"
         f"Known tasks: {known}.\n"
         "Map the source's columns onto one of them, for example: "
         "data.columns={question: Description, answer: Doctor}"
     )
 
 
-def mapped_task(columns: Iterable[str]) -> Task:
+def task_of_mapping(columns: Iterable[str]) -> Task:
     """The task that has just these columns, optional ones aside: a mapping must name no other."""
     names = set(columns)
     for task in TASKS:
@@ -77,7 +79,7 @@ def mapped_task(columns: Iterable[str]) -> Task:
             return task
     known = "; ".join(" + ".join(task.columns) for task in TASKS)
     raise DataError(
-        f"data.columns maps {listed(sorted(names)) or '(nothing)'}, which is no known task. "
+        f"data.columns maps {format_names(sorted(names)) or '(nothing)'}, which is no known task. "
         f"Expected just the columns of one: {known}"
     )
 

@@ -18,10 +18,10 @@ def cell_text(value: str | float | None) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def collapse(text: str) -> str:
+def collapse_whitespace(text: str) -> str:
     r"""Every run of whitespace, no-break spaces included, to one space; none at the ends.
 
-    >>> collapse(" Hi\u00a0doctor, \n\n thanks ")
+    >>> collapse_whitespace(" Hi\u00a0doctor, \n\n thanks ")
     'Hi doctor, thanks'
     """
     return " ".join(_visible(text).split())
@@ -31,10 +31,10 @@ def _visible(text: str) -> str:
     return text if text.isascii() and "\0" not in text else INVISIBLE.sub("", text)
 
 
-def tidy(text: str) -> str:
-    r"""As `collapse`, but line breaks stay, at most two in a row: for texts whose lines mean something.
+def tidy_lines(text: str) -> str:
+    r"""As `collapse_whitespace`, but line breaks stay, at most two in a row: for texts whose lines mean something.
 
-    >>> tidy("def f():\u00a0\n\n\n\n  return 1 ")
+    >>> tidy_lines("def f():\u00a0\n\n\n\n  return 1 ")
     'def f():\n\n  return 1'
     """
     lines = [re.sub(r"(?<=\S)[^\S\n]+", " ", line).rstrip() for line in _visible(text).splitlines()]
@@ -51,10 +51,10 @@ def words(text: str) -> list[str]:
     return WORD.findall(folded)
 
 
-def asked(question: str) -> tuple[str, ...]:
+def comparison_key(question: str) -> tuple[str, ...]:
     """What a question is compared by: its words, or the text itself where it has none.
 
-    >>> asked("Is it flu?") == asked("is it FLU"), asked("???") == asked("!")
+    >>> comparison_key("Is it flu?") == comparison_key("is it FLU"), comparison_key("???") == comparison_key("!")
     (True, False)
     """
     return tuple(words(question)) or (question,)

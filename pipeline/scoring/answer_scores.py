@@ -21,10 +21,10 @@ _rouge = RougeScorer(list(ROUGE_TYPES), use_stemmer=True)
 _bleu, _chrf = BLEU(effective_order=True), CHRF()
 
 
-def normalised(answer: str) -> str:
+def normalize_answer(answer: str) -> str:
     """SQuAD's normal form: lower case, no ASCII punctuation, no English articles, single spaces.
 
-    >>> normalised("The  flu, an infection!")
+    >>> normalize_answer("The  flu, an infection!")
     'flu infection'
     """
     bare = "".join(char for char in answer.lower() if char not in string.punctuation)
@@ -32,12 +32,12 @@ def normalised(answer: str) -> str:
 
 
 def exact_match(prediction: str, reference: str) -> float:
-    return float(normalised(prediction) == normalised(reference))
+    return float(normalize_answer(prediction) == normalize_answer(reference))
 
 
 def f1(prediction: str, reference: str) -> float:
     """The harmonic mean of token precision and recall; 0 where they share none, so for two empty answers too."""
-    predicted, expected = normalised(prediction).split(), normalised(reference).split()
+    predicted, expected = normalize_answer(prediction).split(), normalize_answer(reference).split()
     shared = (Counter(predicted) & Counter(expected)).total()
     if shared == 0:
         return 0.0
@@ -45,11 +45,11 @@ def f1(prediction: str, reference: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def distinct(answer: str, n: int) -> float:
+def distinct_n(answer: str, n: int) -> float:
     """The share of an answer's n-grams of words that differ from all before (distinct-n, Li et al. 2016,
     arXiv:1510.03055); 1 for an answer too short to have one, which repeats nothing.
 
-    >>> distinct("rest and rest and rest", 1), distinct("rest and rest and rest", 2), distinct("", 1)
+    >>> distinct_n("rest and rest and rest", 1), distinct_n("rest and rest and rest", 2), distinct_n("", 1)
     (0.4, 0.5, 1.0)
     """
     words = answer.split()
@@ -57,10 +57,10 @@ def distinct(answer: str, n: int) -> float:
     return len(set(grams)) / len(grams) if grams else 1.0
 
 
-def loops(tokens: Sequence[object]) -> bool:
+def is_looping(tokens: Sequence[object]) -> bool:
     """Whether an answer ends in a phrase of at least two tokens, three times over (Holtzman et al. 2020, arXiv:1904.09751).
 
-    >>> loops("so drink some water and rest and rest and rest".split()), loops("very very well".split())
+    >>> is_looping("so drink some water and rest and rest and rest".split()), is_looping("very very well".split())
     (True, False)
     """
     return any(
@@ -69,7 +69,7 @@ def loops(tokens: Sequence[object]) -> bool:
     )
 
 
-def score(prediction: str, reference: str) -> dict[str, float]:
+def score_answer(prediction: str, reference: str) -> dict[str, float]:
     """The scores of one answer."""
     rouge = _rouge.score(reference, prediction)
     return {
@@ -78,6 +78,6 @@ def score(prediction: str, reference: str) -> dict[str, float]:
         "bleu": float(_bleu.sentence_score(prediction, [reference]).score),
         "chrf": float(_chrf.sentence_score(prediction, [reference]).score),
         **{name: float(rouge[name].fmeasure) for name in ROUGE_TYPES},
-        "distinct_1": distinct(prediction, 1),
-        "distinct_2": distinct(prediction, 2),
+        "distinct_1": distinct_n(prediction, 1),
+        "distinct_2": distinct_n(prediction, 2),
     }

@@ -22,14 +22,14 @@ _bleu, _chrf = BLEU(force=True), CHRF()  # force: no warning about answers that 
 ORDERS = 4  # of BLEU's n-grams
 LARGEST = 709.0  # exp of more overflows
 FINISHED = {"stop": 1.0, "length": 0.0}
-Row = dict[str, Any]
+Prediction = dict[str, Any]
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     name: str
-    statistics: Callable[[list[Row]], Array]
+    statistics: Callable[[list[Prediction]], Array]
     """(rows, k); DataError where a row lacks what is measured"""
     value: Callable[[Array], Array]
     """sums (…, k) → (…)"""
@@ -50,7 +50,7 @@ class Measure:
         return (self.single or self.value)(statistics)
 
 
-def column(rows: list[Row], name: str) -> Array:
+def numeric_column(rows: list[Prediction], name: str) -> Array:
     """One number a row, (rows,); DataError if a row has none, or none that is finite."""
     values = np.array([_number(row.get(name)) for row in rows])
     if not np.isfinite(values).all():
@@ -67,7 +67,7 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else np.nan
 
 
-def _texts(rows: list[Row]) -> tuple[list[str], list[str]]:
+def _texts(rows: list[Prediction]) -> tuple[list[str], list[str]]:
     """(predictions, references)"""
     for row in rows:
         lacking = [name for name in ("prediction", "reference") if not isinstance(row.get(name), str)]
@@ -79,7 +79,7 @@ def _texts(rows: list[Row]) -> tuple[list[str], list[str]]:
     return [row["prediction"] for row in rows], [row["reference"] for row in rows]
 
 
-def _bleu_statistics(rows: list[Row]) -> Array:
+def _bleu_statistics(rows: list[Prediction]) -> Array:
     """(rows, 10): answer's length, reference's length, n-grams right of 1 to 4 words, n-grams of 1 to 4 words"""
     predictions, references = _texts(rows)
     return np.array(_bleu._extract_corpus_statistics(predictions, [references]), dtype=np.float64)
@@ -99,7 +99,7 @@ def _bleu_value(sums: Array, effective_order: bool = False) -> Array:
     return np.where((right > 0).any(axis=-1), brevity * np.exp(mean), 0.0)
 
 
-def _chrf_statistics(rows: list[Row]) -> Array:
+def _chrf_statistics(rows: list[Prediction]) -> Array:
     """(rows, 18): for 1 to 6 characters the answer's n-grams, the reference's, and those that match"""
     predictions, references = _texts(rows)
     return np.array(_chrf._extract_corpus_statistics(predictions, [references]), dtype=np.float64)
@@ -124,40 +124,42 @@ def exp_ratio(sums: Array) -> Array:
     return np.exp(np.minimum(ratio(sums), LARGEST))
 
 
-def _mean_of(name: str) -> Callable[[list[Row]], Array]:
-    return lambda rows: np.stack([column(rows, name), np.ones(len(rows))], axis=1)
+def _mean_of(name: str) -> Callable[[list[Prediction]], Array]:
+    return lambda rows: np.stack([numeric_column(rows, name), np.ones(len(rows))], axis=1)
 
 
-def _finished(rows: list[Row]) -> Array:
+def _finished(rows: list[Prediction]) -> Array:
     told = [{**row, "finished": FINISHED.get(row.get("finish_reason"))} for row in rows]
     return _mean_of("finished")(told)
 
 
-def _nats_over(unit: str) -> Callable[[list[Row]], Array]:
-    return lambda rows: np.stack([column(rows, "loss") * column(rows, "tokens"), column(rows, unit)], axis=1)
+def _nats_over(unit: str) -> Callable[[list[Prediction]], Array]:
+    return lambda rows: np.stack(
+        [numeric_column(rows, "loss") * numeric_column(rows, "tokens"), numeric_column(rows, unit)], axis=1
+    )
 
 
-def _mean(name: str, title: str, meaning: str, kind: str = "tested", higher_is_better: bool | None = True) -> Measure:
-    return Measure(name, _mean_of(name), ratio, higher_is_better, kind, title, meaning, (name,))  # type: ignore[arg-type]
+def _mean(name: str, title: str, meaning: str, kind: str = "tested", higher_is_better: bool | None = True) -> Metric:
+    return Metric(name, _mean_of(name), ratio, higher_is_better, kind, title, meaning, (name,))  # type: ignore[arg-type]
 
 
-def _likelihood(name: str, unit: str, value: Callable[[Array], Array], kind: str, title: str, meaning: str) -> Measure:
+def _likelihood(name: str, unit: str, value: Callable[[Array], Array], kind: str, title: str, meaning: str) -> Metric:
     fields = ("loss", "tokens", unit)
-    return Measure(name, _nats_over(unit), value, False, kind, title, meaning, fields)  # type: ignore[arg-type]
+    return Metric(name, _nats_over(unit), value, False, kind, title, meaning, fields)  # type: ignore[arg-type]
 
 
 TEXTS = ("prediction", "reference")
-MEASURES: dict[str, Measure] = {
+ALL_METRICS: dict[str, Metric] = {
     measure.name: measure
     for measure in (
         _mean("exact_match", "Exact match", "share of answers equal to the reference, as SQuAD v1.1 compares"),
         _mean("f1", "Token F1", "words shared with the reference, SQuAD v1.1"),
-        Measure(
+        Metric(
             *("bleu", _bleu_statistics, _bleu_value, True, "tested"),
             *("BLEU", "n-grams of words shared over the whole test set, 0 to 100", TEXTS),
             lambda sums: _bleu_value(sums, effective_order=True),
         ),
-        Measure(
+        Metric(
             *("chrf", _chrf_statistics, _chrf_value, True, "tested"),
             *("chrF", "n-grams of characters shared over the whole test set, 0 to 100", TEXTS),
         ),
@@ -176,7 +178,7 @@ MEASURES: dict[str, Measure] = {
             *("perplexity_per_byte", "bytes", exp_ratio, "derived", "Perplexity per byte", "exp of the loss per byte")
         ),
         _mean("new_tokens", "Answer length", "tokens, mean", "descriptive", None),
-        Measure(
+        Metric(
             *("finished", _finished, ratio, True, "descriptive"),
             *("Finished", "share of answers that the model itself ended", ("finish_reason",)),
         ),
@@ -187,7 +189,7 @@ MEASURES: dict[str, Measure] = {
 }
 
 
-def measures_of(rows: list[Row]) -> dict[str, Measure]:
+def metrics_of(rows: list[Prediction]) -> dict[str, Metric]:
     """Those of MEASURES that these predictions have; of plain text, which is not asked, the loss alone.
 
     DataError if there are no rows.
@@ -197,12 +199,12 @@ def measures_of(rows: list[Row]) -> dict[str, Measure]:
             "there are no predictions; evaluate at least one test row: evaluate.limit, format.test_fraction"
         )
     there = {name for row in rows for name in row}
-    return {name: measure for name, measure in MEASURES.items() if there.issuperset(measure.fields)}
+    return {name: measure for name, measure in ALL_METRICS.items() if there.issuperset(measure.fields)}
 
 
-def summary(rows: list[Row]) -> dict[str, Any]:
+def summarize_predictions(rows: list[Prediction]) -> dict[str, Any]:
     """Each measure of the predictions, with what they were computed by."""
-    measures = measures_of(rows)
+    measures = metrics_of(rows)
     values = {name: float(measure.value(measure.statistics(rows).sum(axis=0))) for name, measure in measures.items()}
     if "bleu" not in measures:
         return {"version": VERSION, **values}

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.scoring.metrics import Measure
+from pipeline.scoring.metrics import Metric
 
 ALPHA = 0.05  # of the whole family of tests; intervals hold 1 - ALPHA each
 CELLS = 2**22  # rows × resamples at a time: 32 MiB of counts
 EQUAL = 1e-9  # of the larger figure: no difference, but another order of adding up
 
-BETTER, WORSE, NOISE, TOO_FEW, MIXED = "better", "worse", "within noise", "too few rows to tell", "mixed"
+BETTER, WORSE, WITHIN_NOISE, TOO_FEW, MIXED = "better", "worse", "within noise", "too few rows to tell", "mixed"
 Array = np.ndarray
 
 
@@ -27,7 +27,7 @@ class Interval(NamedTuple):
     high: float | None
 
 
-class Paired(NamedTuple):
+class PairedResult(NamedTuple):
     """Two models on the same rows; delta is other - base, and its interval is that of the paired bootstrap."""
 
     base: float
@@ -48,24 +48,24 @@ class Paired(NamedTuple):
         return self.wins + self.ties + self.losses
 
 
-def bootstrap(statistics: Array, measure: Measure, resamples: int, seed: int) -> Interval:
+def bootstrap_interval(statistics: Array, measure: Metric, resamples: int, seed: int) -> Interval:
     """A measure of statistics (rows, k), with its percentile interval."""
-    values = measure.value(resampled(statistics, resamples, seed))
+    values = measure.value(bootstrap(statistics, resamples, seed))
     return _interval(float(measure.value(statistics.sum(axis=0))), values, len(statistics))
 
 
-def paired(base: Array, other: Array, measure: Measure, resamples: int, seed: int) -> Paired:
+def paired_test(base: Array, other: Array, measure: Metric, resamples: int, seed: int) -> PairedResult:
     """One measure of two models, each (rows, k), whose rows are the same test rows in the same order."""
-    return compared([measure], [base], [other], resamples, seed)[0]
+    return paired_tests([measure], [base], [other], resamples, seed)[0]
 
 
-def compared(
-    measures: Sequence[Measure], base: Sequence[Array], other: Sequence[Array], resamples: int, seed: int
-) -> list[Paired]:
-    """`paired` of several measures at once: the rows are drawn once for all of them."""
+def paired_tests(
+    measures: Sequence[Metric], base: Sequence[Array], other: Sequence[Array], resamples: int, seed: int
+) -> list[PairedResult]:
+    """`paired_test` of several measures at once: the rows are drawn once for all of them."""
     first, second = np.hstack(base), np.hstack(other)
-    drawn = resampled(np.hstack([first, second]), resamples, seed)
-    mixed, rest = swapped(first, second, resamples, seed)
+    drawn = bootstrap(np.hstack([first, second]), resamples, seed)
+    mixed, rest = approximate_randomization(first, second, resamples, seed)
     ends = np.cumsum([0, *(each.shape[1] for each in base)])
     results = []
     for i, measure in enumerate(measures):
@@ -76,7 +76,7 @@ def compared(
     return results
 
 
-def _paired(measure: Measure, base: Array, other: Array, drawn: tuple[Array, Array], exchanged: Array) -> Paired:
+def _paired(measure: Metric, base: Array, other: Array, drawn: tuple[Array, Array], exchanged: Array) -> PairedResult:
     before, after = (float(measure.value(each.sum(axis=0))) for each in (base, other))
     delta, rows = after - before, len(base)
     differences = drawn[1] - drawn[0]
@@ -86,7 +86,7 @@ def _paired(measure: Measure, base: Array, other: Array, drawn: tuple[Array, Arr
     gains = gains if measure.higher_is_better is not False else -gains
     level = EQUAL * np.maximum(np.abs(measure.each(other)), np.abs(measure.each(base)))
     wins, losses = int((gains > level).sum()), int((gains < -level).sum())
-    return Paired(
+    return PairedResult(
         before,
         after,
         delta,
@@ -114,7 +114,7 @@ def _interval(value: float, values: Array, rows: int) -> Interval:
     return Interval(value, float(ordered[cut]), float(ordered[-cut - 1]))
 
 
-def resampled(statistics: Array, resamples: int, seed: int) -> Array:
+def bootstrap(statistics: Array, resamples: int, seed: int) -> Array:
     """Sums of as many rows drawn with replacement: (rows, k) → (resamples, k)."""
     rows, generator, sums = len(statistics), np.random.default_rng(seed), []
     for size in _chunks(resamples, rows):
@@ -124,7 +124,7 @@ def resampled(statistics: Array, resamples: int, seed: int) -> Array:
     return np.concatenate(sums)
 
 
-def swapped(base: Array, other: Array, resamples: int, seed: int) -> tuple[Array, Array]:
+def approximate_randomization(base: Array, other: Array, resamples: int, seed: int) -> tuple[Array, Array]:
     """Sums of two systems in which each row's two answers changed places or did not: (resamples, k) each."""
     rows, generator, sums = len(base), np.random.default_rng(seed), []
     for size in _chunks(resamples, rows):
@@ -155,10 +155,10 @@ def mcnemar(base: Array, other: Array) -> float:
     return min(1.0, 2 * tail / 2 ** (gained + lost))
 
 
-def corrected(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given: below ALPHA with probability ALPHA at most for any of them by chance.
 
-    >>> corrected([0.01, 0.04, 0.03])
+    >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
     adjusted, largest = [0.0] * len(p_values), 0.0
@@ -168,31 +168,31 @@ def corrected(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def fewest_rows(tests: int) -> int:
+def min_rows(tests: int) -> int:
     """The fewest rows by which a family of so many tests can find anything: n rows have 2^n ways to be exchanged.
 
-    >>> fewest_rows(1), fewest_rows(9)
+    >>> min_rows(1), min_rows(9)
     (6, 9)
     """
     return math.ceil(1 + math.log2(tests / ALPHA))
 
 
-def verdict(result: Paired, p_corrected: float, higher_is_better: bool | None, tests: int = 1) -> str:
+def verdict(result: PairedResult, p_corrected: float, higher_is_better: bool | None, tests: int = 1) -> str:
     """What a test of a family of `tests` says of other, in words."""
-    if result.rows < fewest_rows(tests):
+    if result.rows < min_rows(tests):
         return TOO_FEW
     if p_corrected >= ALPHA or not result.delta:
-        return NOISE
+        return WITHIN_NOISE
     return BETTER if (result.delta > 0) == (higher_is_better is not False) else WORSE
 
 
-def overall(verdicts: Iterable[str]) -> str:
+def overall_verdict(verdicts: Iterable[str]) -> str:
     """One verdict from those of a family: better or worse where no other says the opposite, else mixed.
 
-    >>> overall(["better", "within noise"]), overall(["better", "worse"]), overall(["within noise"])
+    >>> overall_verdict(["better", "within noise"]), overall_verdict(["better", "worse"]), overall_verdict(["within noise"])
     ('better', 'mixed', 'within noise')
     """
     found = set(verdicts)
     if {BETTER, WORSE} <= found:
         return MIXED
-    return next((each for each in (BETTER, WORSE, TOO_FEW) if each in found), NOISE)
+    return next((each for each in (BETTER, WORSE, TOO_FEW) if each in found), WITHIN_NOISE)

@@ -105,7 +105,7 @@ def read_knowledge(path: Path) -> Knowledge:
     return knowledge
 
 
-def generate(knowledge: Knowledge, rows: int, seed: int) -> list[dict[str, str]]:
+def generate_dialogues(knowledge: Knowledge, rows: int, seed: int) -> list[dict[str, str]]:
     """`rows` dialogues, of which a third are exact duplicates, 4% boilerplate alone and 2% have an empty cell."""
     chance = random.Random(seed)
     boilerplate, empty, duplicates = rows // 25, rows // 50, rows // 3
@@ -138,10 +138,10 @@ def _dialogue(question: str, answer: str, chance: random.Random) -> dict[str, st
     greeting = chance.choice(("Hello doctor,", "Hi doctor,", "Hello,", "Dear doctor,"))
     ending = chance.choice(("Please help.", "Kindly advise.", "I am worried.", "Thank you."))
     patient = f"{greeting}{chance.choice(' ' + NO_BREAK_SPACE)}{question} {ending}"
-    return {"Description": f"Q. {question}", "Patient": patient, "Doctor": irregular(answer, chance)}
+    return {"Description": f"Q. {question}", "Patient": patient, "Doctor": insert_irregular_space(answer, chance)}
 
 
-def irregular(text: str, chance: random.Random) -> str:
+def insert_irregular_space(text: str, chance: random.Random) -> str:
     """One space in some texts is a double, a no-break space or a line break, as in the real rows."""
     if not text or chance.random() < 0.6:
         return text

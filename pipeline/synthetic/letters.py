@@ -13,7 +13,7 @@ from string import Formatter
 from typing import Any, NamedTuple, TypeVar
 
 from pipeline.synthetic import phrases
-from pipeline.synthetic.dialogues import NO_BREAK_SPACE, WORDINGS, Knowledge, irregular
+from pipeline.synthetic.dialogues import NO_BREAK_SPACE, WORDINGS, Knowledge, insert_irregular_space
 
 Option = TypeVar("Option")
 
@@ -113,7 +113,7 @@ class Dialogue(NamedTuple):
         return {"Description": self.description, "Patient": self.patient, "Doctor": self.doctor}
 
 
-def generate(knowledge: Knowledge, rows: int, seed: int) -> Iterator[dict[str, str]]:
+def generate_letters(knowledge: Knowledge, rows: int, seed: int) -> Iterator[dict[str, str]]:
     """`rows` dialogues one by one, of which rows // 3 are exact duplicates; the same for the same seed everywhere."""
     chance = random.Random(seed)
     names = tuple(knowledge)
@@ -173,7 +173,7 @@ def _answer(slots: Slots, chance: random.Random, ending: str = "") -> str:
     pools = {FACTS: list(TOLD), FACTS + ENUMERATIONS: list(ENUMERATED), 1: list(ADVICE)}
     body = _sentences(max(1, missing - OVERSHOOT), pools, chance)
     text = " ".join(part for part in (opening, *body, closing, ending) if part)
-    return irregular(text.format_map(slots), chance)
+    return insert_irregular_space(text.format_map(slots), chance)
 
 
 def _advertised(slots: Slots, chance: random.Random) -> str:

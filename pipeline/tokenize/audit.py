@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.config.params import Gates, Tokenize
 from pipeline.errors import DataError
-from pipeline.modeling.encoding import IGNORED
+from pipeline.modeling.encoding import IGNORE_INDEX
 from pipeline.tokenize.blocks import Block
 
 PARCEL = 50  # batches that the Trainer sorts by length among themselves (LengthGroupedSampler)
@@ -80,7 +80,7 @@ class Audit:
     def add(self, block: Block, checked: Sequence[tuple[Any, bool]] = ()) -> None:
         """Count a block; `checked`: (a row's id, whether its prompt tokenizes differently alone) of those checked."""
         starts, ends = block.bounds[:-1], block.bounds[1:]
-        learned = block.labels != IGNORED
+        learned = block.labels != IGNORE_INDEX
         learned[starts] = False  # a model predicts the next token, so none predicts the first
         counts = np.add.reduceat(learned, starts, dtype=np.int64)
         self.learned += int(counts.sum())
@@ -171,7 +171,7 @@ def ordered(lengths: Lengths, batch_size: int, by_length: bool) -> Lengths:
     return np.concatenate([np.sort(shuffled[at : at + size])[::-1] for at in range(0, len(lengths), size)])
 
 
-def epoch(audit: Audit, options: Tokenize) -> tuple[Finding, dict[str, Any]]:
+def epoch_stats(audit: Audit, options: Tokenize) -> tuple[Finding, dict[str, Any]]:
     """(what is padding in training as it is configured, the metrics of an epoch: tokens, batches, padding)."""
     lengths, size = audit.lengths, options.batch_size
     orders = {name: padding_in(ordered(lengths, size, name == "by_length"), size) for name in ("shuffled", "by_length")}

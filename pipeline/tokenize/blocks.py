@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.config.params import Tokenize
-from pipeline.modeling.encoding import IGNORED, fitted
+from pipeline.modeling.encoding import IGNORE_INDEX, truncate_row
 
 SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32()), "length": pa.int32()})
 
@@ -43,11 +43,11 @@ class Block(NamedTuple):
         return (whole[start * width : end * width] for start, end in pairwise(self.bounds.tolist()))
 
 
-def assemble(
+def assemble_block(
     ids: list[Any], prompts: list[list[int]], completions: list[list[int]], options: Tokenize, bos: int | None
 ) -> Block:
     """The block of these rows, each of at most max_length tokens."""
-    rows = [fitted(*pair, options.max_length, bos) for pair in zip(prompts, completions, strict=True)]
+    rows = [truncate_row(*pair, options.max_length, bos) for pair in zip(prompts, completions, strict=True)]
     lengths = np.fromiter((len(row.input_ids) for row in rows), np.int32, len(rows))
     bounds = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
     input_ids = np.fromiter(chain.from_iterable(row.input_ids for row in rows), np.int32, int(bounds[-1]))
@@ -65,4 +65,4 @@ def _labels(input_ids: NDArray[np.int32], bounds: NDArray[np.int32], prompts: li
     """The ids, with IGNORED in place of the first tokens of each row, as many as `prompts` says."""
     places = np.arange(len(input_ids), dtype=np.int32)
     learned_from = np.repeat(bounds[:-1] + np.array(prompts, np.int32), np.diff(bounds))
-    return np.where(places < learned_from, np.int32(IGNORED), input_ids)
+    return np.where(places < learned_from, np.int32(IGNORE_INDEX), input_ids)

@@ -29,13 +29,13 @@ from tqdm import tqdm
 
 from pipeline.config.params import Params, Tokenize
 from pipeline.core.entrypoint import stage
-from pipeline.core.files import damaged, iter_jsonl, whole, write_json
+from pipeline.core.files import atomic_write, damaged_error, iter_jsonl, write_json
 from pipeline.core.paths import BASE, FORMATTED, METRICS, TOKENIZED
 from pipeline.errors import DataError
 from pipeline.modeling.encoding import Encoder, load_encoder
-from pipeline.modeling.loading import positions_of
-from pipeline.tokenize.audit import Audit, epoch, require_gates
-from pipeline.tokenize.blocks import SCHEMA, Block, assemble
+from pipeline.modeling.loading import max_positions_of
+from pipeline.tokenize.audit import Audit, epoch_stats, require_gates
+from pipeline.tokenize.blocks import SCHEMA, Block, assemble_block
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Encoded(NamedTuple):
     checked: list[tuple[Any, bool]]  # (a row's id, whether its prompt tokenizes differently alone)
 
 
-def encoded(rows: list[tuple[int, dict[str, Any]]], encoder: Encoder, path: Path) -> Encoded:
+def encode_chunk(rows: list[tuple[int, dict[str, Any]]], encoder: Encoder, path: Path) -> Encoded:
     """Some rows of a file, each with its number from 0. One without a prompt is plain text, and all of it is learned."""
     ids = [row.get("id") for _, row in rows]
     prompts, completions = (_texts(rows, name, path) for name in ("prompt", "completion"))
@@ -69,11 +69,11 @@ def _texts(rows: list[tuple[int, dict[str, Any]]], name: str, path: Path) -> lis
     texts = [row.get(name) for _, row in rows]
     for (number, _), text in zip(rows, texts, strict=True):
         if not isinstance(text, str):
-            raise damaged(path, f"row {number + 1} has no text as its {name}")
+            raise damaged_error(path, f"row {number + 1} has no text as its {name}")
     return texts  # type: ignore[return-value]
 
 
-def ahead(work: Callable[[S], T], values: Iterable[S]) -> Iterator[T]:
+def prefetch(work: Callable[[S], T], values: Iterable[S]) -> Iterator[T]:
     """The work's results in order, two of them being made in threads while the one before them is in use."""
     with ThreadPoolExecutor(2) as threads:
         coming: deque[Future[T]] = deque()
@@ -85,52 +85,55 @@ def ahead(work: Callable[[S], T], values: Iterable[S]) -> Iterator[T]:
             yield coming.popleft().result()
 
 
-def tokenized(path: Path, encoder: Encoder, options: Tokenize, audit: Audit) -> Iterator[Block]:
+def tokenize_split(path: Path, encoder: Encoder, options: Tokenize, audit: Audit) -> Iterator[Block]:
     """The blocks of a split's file, each counted by the audit."""
     rows = enumerate(iter_jsonl(path))
     chunks = iter(lambda: list(itertools.islice(rows, CHUNK)), [])
-    for chunk in ahead(lambda rows: encoded(rows, encoder, path), chunks):
-        block = assemble(chunk.ids, chunk.prompts, chunk.completions, options, encoder.bos)
+    for chunk in prefetch(lambda rows: encode_chunk(rows, encoder, path), chunks):
+        block = assemble_block(chunk.ids, chunk.prompts, chunk.completions, options, encoder.bos)
         audit.add(block, chunk.checked)
         yield block
     if not audit.rows:
-        raise damaged(path, "it holds no rows")
+        raise damaged_error(path, "it holds no rows")
 
 
 def require_positions(max_length: int, folder: Path) -> None:
     """Raise DataError if rows could be longer than the model's positions."""
-    positions = positions_of(folder)
+    positions = max_positions_of(folder)
     if positions and max_length > positions:
         raise DataError(f"tokenize.max_length: {max_length} is more than the model's {positions} positions")
 
 
-def lines_in(path: Path) -> int:
+def count_lines(path: Path) -> int:
     with path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
-def tokenize(sources: dict[str, Path], target: Path, encoder: Encoder, options: Tokenize) -> dict[str, Any]:
+def tokenize_files(sources: dict[str, Path], target: Path, encoder: Encoder, options: Tokenize) -> dict[str, Any]:
     """Write a Parquet file a split into the folder `target`; return the metrics.
 
     DataError, and `target` as it was, if the audit finds more of something than `options.gates` allow.
     """
-    total, seen = sum(map(lines_in, sources.values())), set[bytes]()
+    total, seen = sum(map(count_lines, sources.values())), set[bytes]()
     log.info(f"Tokenizing {total:,} rows of at most {options.max_length:,} tokens; learned: {options.loss}")
     audits = {name: Audit(encoder.eos, seen) for name in sources}
-    with whole(target) as folder, tqdm(total=total, desc="tokenize", unit="row", disable=None, leave=False) as bar:
+    with (
+        atomic_write(target) as folder,
+        tqdm(total=total, desc="tokenize", unit="row", disable=None, leave=False) as bar,
+    ):
         folder.mkdir()
         for name, audit in audits.items():
             with pq.ParquetWriter(folder / f"{name}.parquet", SCHEMA, compression="zstd") as writer:
-                for block in tokenized(sources[name], encoder, options, audit):
+                for block in tokenize_split(sources[name], encoder, options, audit):
                     writer.write_batch(block.batch())
                     bar.update(len(block.ids))
-        padding, an_epoch = epoch(audits["train"], options)
+        padding, an_epoch = epoch_stats(audits["train"], options)
         found = {name: audit.found for name, audit in audits.items()}
         require_gates({**found, "train": {**found["train"], "padding": padding}}, options.gates)
     return {**{name: audit.metrics(options.max_length) for name, audit in audits.items()}, "epoch": an_epoch}
 
 
-def summary(metrics: dict[str, Any]) -> str:
+def summarize_audit(metrics: dict[str, Any]) -> str:
     """What a person should know of train, in a line; faults only where there are any."""
     train, padding = metrics["train"], metrics["epoch"]["padding"]["share"]
     faults = {
@@ -153,6 +156,6 @@ def summary(metrics: dict[str, Any]) -> str:
 def main(params: Params) -> None:
     require_positions(params.tokenize.max_length, BASE)
     sources = {name: FORMATTED / f"{name}.jsonl" for name in SPLITS}
-    metrics = tokenize(sources, TOKENIZED, load_encoder(BASE), params.tokenize)
+    metrics = tokenize_files(sources, TOKENIZED, load_encoder(BASE), params.tokenize)
     write_json(METRICS / "tokenize.json", metrics)
-    log.info(f"{summary(metrics)} → {TOKENIZED}/")
+    log.info(f"{summarize_audit(metrics)} → {TOKENIZED}/")

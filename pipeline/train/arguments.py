@@ -8,11 +8,11 @@ from transformers import TrainingArguments
 
 from pipeline.config.options import Fsdp, Machine
 from pipeline.config.params import Train
-from pipeline.modeling.devices import in_bf16
+from pipeline.modeling.devices import uses_bf16
 from pipeline.train.history import SCORES
 
 
-def arguments_of(
+def training_arguments(
     options: Train, folder: Path, device: torch.device, compute: Machine | None = None
 ) -> TrainingArguments:
     """The Trainer's arguments; what they do not say is its default."""
@@ -32,10 +32,10 @@ def arguments_of(
         max_grad_norm=options.max_grad_norm,
         label_smoothing_factor=options.label_smoothing,
         neftune_noise_alpha=options.neftune_alpha,
-        bf16=in_bf16(options.precision, device),
+        bf16=uses_bf16(options.precision, device),
         activation_checkpointing=options.gradient_checkpointing and not is_sharded,
         fsdp=is_sharded,
-        fsdp_config=sharding(options, compute) if isinstance(compute, Fsdp) else None,
+        fsdp_config=fsdp_config(options, compute) if isinstance(compute, Fsdp) else None,
         train_sampling_strategy="group_by_length" if options.group_by_length else "random",
         use_cpu=device.type == "cpu",
         logging_steps=options.logging_steps,
@@ -62,7 +62,7 @@ def arguments_of(
     return arguments
 
 
-def sharding(options: Train, compute: Fsdp) -> dict[str, Any]:
+def fsdp_config(options: Train, compute: Fsdp) -> dict[str, Any]:
     """How the Trainer splits the model; what is saved is whole."""
     return {
         "state_dict_type": "FULL_STATE_DICT",

@@ -20,7 +20,7 @@ QUERIES = 256  # at a time
 PROBABILITIES = 2**25  # of a layer at most, as they are kept for the backward pass; beyond, PyTorch's own attention
 
 
-def install(model: PreTrainedModel) -> None:
+def install_block_attention(model: PreTrainedModel) -> None:
     """Have a model on a processor train with `attention`, if it has PyTorch's own now."""
     if model.device.type == "cpu" and model.config._attn_implementation == "sdpa":
         AttentionInterface.register(NAME, attention)
@@ -52,7 +52,7 @@ def attention(
     groups = heads // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     scaled = query * (size**-0.5 if scaling is None else scaling)
-    found = Causal.apply(*(each.flatten(0, 1) for each in (scaled, key, value)))
+    found = BlockCausalAttention.apply(*(each.flatten(0, 1) for each in (scaled, key, value)))
     return found.unflatten(0, query.shape[:2]).transpose(1, 2).contiguous(), None
 
 
@@ -84,7 +84,7 @@ def is_faster(module: torch.nn.Module, query: Tensor, key: Tensor, mask: Tensor 
     return is_plain and will_learn and rows * heads * queries**2 <= PROBABILITIES
 
 
-class Causal(torch.autograd.Function):
+class BlockCausalAttention(torch.autograd.Function):
     """The values that each query sees, weighed by the softmax of its products with the keys.
 
     query, which is scaled, key, value and the result: (rows × heads, tokens, head size).

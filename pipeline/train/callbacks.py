@@ -6,8 +6,8 @@ from typing import Any
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from pipeline.core.distributed import agreed
-from pipeline.train.schedules import OnPlateau
+from pipeline.core.distributed import broadcast_object
+from pipeline.train.schedules import PlateauRate
 
 
 class WhileTraining(TrainerCallback):
@@ -55,7 +55,7 @@ class FollowPlateau(WhileTraining):
     ) -> None:
         if not self.is_training:
             return
-        rate: OnPlateau = lr_scheduler.lr_lambdas[0]
+        rate: PlateauRate = lr_scheduler.lr_lambdas[0]
         rate.observe(metrics["eval_validation_loss"])
         rates = [base * rate(lr_scheduler.last_epoch) for base in lr_scheduler.base_lrs]
         for group, learning_rate in zip(optimizer.param_groups, rates, strict=True):
@@ -63,7 +63,7 @@ class FollowPlateau(WhileTraining):
         lr_scheduler._last_lr = rates
 
 
-class Budget(TrainerCallback, ExportableState):
+class TimeBudget(TrainerCallback, ExportableState):
     """Ends the training after the step that passes so many minutes, evaluated and saved.
 
     What was spent is kept in the checkpoints, so an interrupted training does not begin anew; what it spent after its
@@ -83,5 +83,5 @@ class Budget(TrainerCallback, ExportableState):
         self.since = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if agreed(self.seconds() > 60 * self.minutes):
+        if broadcast_object(self.seconds() > 60 * self.minutes):
             control.should_log = control.should_evaluate = control.should_save = control.should_training_stop = True

@@ -18,18 +18,18 @@ from typing import Any
 import torch.distributed
 from transformers import PreTrainedModel, Trainer
 
-from pipeline.core.distributed import agreed, is_main, is_one_of_several, require_same
-from pipeline.core.files import naming, sha256
+from pipeline.core.distributed import broadcast_object, is_distributed, is_main_process, require_same_key
+from pipeline.core.files import attach_path_to_os_error, sha256_of_path
 from pipeline.core.paths import checkpoint_root
 from pipeline.errors import ConfigError, ModelError
-from pipeline.train.methods import is_adapted, load_adapter
+from pipeline.train.methods import has_adapter, load_adapter
 
 log = logging.getLogger(__name__)
 
 
-def key_of(values: dict[str, Any], *paths: Path) -> str:
+def checkpoint_key(values: dict[str, Any], *paths: Path) -> str:
     """A name for all that a training's result depends on: its parameters, and the content of some paths."""
-    depends = {"values": values, "content": [sha256(path) for path in paths]}
+    depends = {"values": values, "content": [sha256_of_path(path) for path in paths]}
     return digest_of(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -50,7 +50,7 @@ def checkpoint_folder(key: str) -> Iterator[Path]:
                 yield Path(folder)
             return
         folder = root / key
-        with naming(folder):
+        with attach_path_to_os_error(folder):
             yield folder
         shutil.rmtree(folder, ignore_errors=True)
         (root / f"{key}.lock").unlink(missing_ok=True)
@@ -59,15 +59,15 @@ def checkpoint_folder(key: str) -> Iterator[Path]:
 @contextmanager
 def shared_checkpoint_folder(key: str) -> Iterator[Path]:
     """The main process's `checkpoint_folder`, for all of those that train together; ConfigError if one cannot see it."""
-    require_same(key)
-    if is_main():
+    require_same_key(key)
+    if is_main_process():
         with checkpoint_folder(key) as folder:
             folder.mkdir(exist_ok=True)
-            agreed(str(folder.resolve()))
+            broadcast_object(str(folder.resolve()))
             yield folder
             _wait_for_all()
         return
-    folder = Path(agreed(None))
+    folder = Path(broadcast_object(None))
     if not folder.is_dir():
         raise ConfigError(
             f"{folder} is on the first machine, and not to be seen here; run all from one folder that the machines share"
@@ -77,7 +77,7 @@ def shared_checkpoint_folder(key: str) -> Iterator[Path]:
 
 
 def _wait_for_all() -> None:
-    if is_one_of_several():
+    if is_distributed():
         torch.distributed.barrier()
 
 
@@ -99,7 +99,7 @@ def load_weights(model: PreTrainedModel, checkpoint: Path) -> None:
     architecture: GPT-NeoX's output head is embed_out there and lm_head here, and was silently left as it was.
     from_pretrained translates names, so the checkpoint goes through it. Of a model with an adapter, that is all.
     """
-    if is_adapted(model):
+    if has_adapter(model):
         load_adapter(model, checkpoint)
         return
     saved = type(model).from_pretrained(checkpoint, dtype=next(model.parameters()).dtype, local_files_only=True)
@@ -134,12 +134,12 @@ class StrictTrainer(Trainer):
         _wait_for_all()
 
 
-def whole_model(trainer: Trainer, plain: Callable[[], Any]) -> Any:
+def gather_model(trainer: Trainer, plain: Callable[[], Any]) -> Any:
     """The trained model as one process would have it: itself, or gathered from the processes into a plain one."""
     if not trainer.is_fsdp_enabled:
         return trainer.accelerator.unwrap_model(trainer.model)
     gathered = trainer.accelerator.get_state_dict(trainer.model)
     model = plain()
-    if is_main():
+    if is_main_process():
         model.load_state_dict(gathered, strict=True)
     return model

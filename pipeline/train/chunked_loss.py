@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pipeline.modeling.encoding import IGNORED
+from pipeline.modeling.encoding import IGNORE_INDEX
 from pipeline.modeling.held_out_loss import row_losses
 
 log = logging.getLogger(__name__)
 
 RowLosses = Callable[[Tensor, Tensor], Tensor]
 # At a time: 128 MiB in float32; with fewer, adding up the output layer's gradient takes longer than all else.
-LOGITS = 2**25
+MAX_LOGITS = 2**25
 ALIKE = 1e-3  # nats a token by which the loss may differ from the model's own
 
 
@@ -42,7 +42,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         matrix = weight.to(hidden.dtype)
         for_hidden = torch.empty_like(hidden) if wanted[0] else None
         for_weight = for_bias = None
-        for part in parts(len(hidden), len(weight)):
+        for part in chunks(len(hidden), len(weight)):
             logits = _logits(hidden[part], matrix, bias)
             at_target = torch.arange(len(logits), device=logits.device), targets[part]
             picked, top = logits[at_target].float(), logits.amax(1).float()
@@ -72,9 +72,9 @@ def _added(to: Tensor | None, found: Tensor, dtype: torch.dtype) -> Tensor:
     return found.to(dtype) if to is None else to.add_(found)
 
 
-def parts(tokens: int, vocabulary: int) -> Iterator[slice]:
+def chunks(tokens: int, vocabulary: int) -> Iterator[slice]:
     """So many tokens at a time that their logits are at most LOGITS."""
-    size = max(1, LOGITS // vocabulary)
+    size = max(1, MAX_LOGITS // vocabulary)
     return (slice(start, start + size) for start in range(0, tokens, size))
 
 
@@ -82,31 +82,31 @@ def _logits(hidden: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     return hidden @ matrix.T if bias is None else torch.addmm(bias.to(hidden.dtype), hidden, matrix.T)
 
 
-def with_places(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def with_label_positions(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """The batch, and as `label_places` where in its flattened labels the tokens to predict are: (tokens,).
 
     Found before the batch goes to a card: their number is a shape, for which the host would wait at each step.
     """
-    return {**batch, "label_places": places_of(batch["labels"])}
+    return {**batch, "label_places": label_positions_of(batch["labels"])}
 
 
-def places_of(labels: Tensor) -> Tensor:
+def label_positions_of(labels: Tensor) -> Tensor:
     """Where in the flattened labels (rows, positions) the tokens to predict are; nothing predicts the first of a row."""
-    is_label = labels != IGNORED
+    is_label = labels != IGNORE_INDEX
     is_label[:, 0] = False
     return is_label.flatten().nonzero()[:, 0]
 
 
-def labelled(hidden: Tensor, labels: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+def select_labelled(hidden: Tensor, labels: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     """(hidden states at the positions that predict a label, those labels).
 
     hidden (rows, positions, features), of which position i predicts label i + 1; labels (rows, positions).
     """
     states, targets = hidden.flatten(0, 1).index_select(0, places - 1), labels.flatten().index_select(0, places)
-    return in_autocast_type(states), targets  # norms give float32; the gradients would be computed in it
+    return cast_to_autocast_dtype(states), targets  # norms give float32; the gradients would be computed in it
 
 
-def in_autocast_type(states: Tensor) -> Tensor:
+def cast_to_autocast_dtype(states: Tensor) -> Tensor:
     """The same in the type that autocast computes in, where it is on."""
     where = states.device.type
     is_on = torch.amp.is_autocast_available(where) and torch.is_autocast_enabled(where)
@@ -116,11 +116,11 @@ def in_autocast_type(states: Tensor) -> Tensor:
 @torch.no_grad()
 def hidden_row_losses(hidden: Tensor, labels: Tensor, places: Tensor, head: nn.Module) -> Tensor:
     """Per row the summed loss in nats and the number of tokens it is summed over: (rows, 2), in float32."""
-    states, targets = labelled(hidden, labels, places)
+    states, targets = select_labelled(hidden, labels, places)
     rows = places // labels.shape[1]
     matrix, bias = head.weight.to(states.dtype), getattr(head, "bias", None)
     found = torch.zeros(len(labels), 2, device=hidden.device)
-    for part in parts(len(states), len(matrix)):
+    for part in chunks(len(states), len(matrix)):
         losses = nn.functional.cross_entropy(
             _logits(states[part], matrix, bias).float(), targets[part], reduction="none"
         )
@@ -128,7 +128,7 @@ def hidden_row_losses(hidden: Tensor, labels: Tensor, places: Tensor, head: nn.M
     return found
 
 
-def install(model: PreTrainedModel) -> RowLosses:
+def install_chunked_loss(model: PreTrainedModel) -> RowLosses:
     """Have the model compute its loss this way when it is given labels; what makes its output the losses of the rows.
 
     In place of the logits it then gives its last hidden states, or without gradients the losses of the rows, at once with
@@ -152,9 +152,9 @@ def install(model: PreTrainedModel) -> RowLosses:
             return own(*args, **rest)
         with _passed_through(head):
             output = own(*args, **rest)
-        places = places_of(labels) if label_places is None else label_places
+        places = label_positions_of(labels) if label_places is None else label_places
         if torch.is_grad_enabled():
-            hidden, targets = labelled(output.logits, labels, places)
+            hidden, targets = select_labelled(output.logits, labels, places)
             summed, tokens = LinearCrossEntropy.apply(hidden, head.weight, head.bias, targets), len(targets)
         else:
             output["logits"] = hidden_row_losses(output.logits, labels, places, head)

@@ -6,11 +6,11 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from pipeline.core.files import whole
-from pipeline.modeling.loading import positions_of
+from pipeline.core.files import atomic_write
+from pipeline.modeling.loading import max_positions_of
 from pipeline.train.history import SCORES
-from pipeline.train.methods import finished
-from pipeline.train.schedules import step_rows
+from pipeline.train.methods import finalize_model
+from pipeline.train.schedules import rows_per_step
 from pipeline.train.trainer import FineTuner
 
 LARGEST_EXPONENT = 709.0  # exp of more overflows
@@ -19,8 +19,8 @@ UNKNOWN_LENGTH = 2048  # tokens, where the model's configuration names no limit
 
 def export_model(trained: Any, tokenizer: Any, base: Path, target: Path) -> None:
     """Write weights in safetensors, tokenizer, and a generation config that stops and is greedy."""
-    with whole(target) as folder:
-        model = finished(trained, base, folder)
+    with atomic_write(target) as folder:
+        model = finalize_model(trained, base, folder)
         model.config.pad_token_id = tokenizer.pad_token_id
         model.config.use_cache = True
         # One of our own: the base's may hold values for sampling, which save_pretrained refuses beside greedy decoding.
@@ -70,5 +70,7 @@ def training_metrics(
         "steps": state.global_step,
         "kept_step": best or state.global_step,
         "epochs": state.epoch,
-        **model_stats(model, positions_of(base) or UNKNOWN_LENGTH, step_rows(trainer.options, options.world_size)),
+        **model_stats(
+            model, max_positions_of(base) or UNKNOWN_LENGTH, rows_per_step(trainer.options, options.world_size)
+        ),
     }

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pipeline.core.files import whole
+from pipeline.core.files import atomic_write
 from pipeline.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ LOGGED = {
 }
 # One file a rhythm: DVC draws an empty cell as 0, and training and validation are logged at different steps.
 FILES = {"history.tsv": ("step", "loss", "learning_rate"), "validation.tsv": ("step", "validation_loss")}
-Row = dict[str, Any]
+LogEntry = dict[str, Any]
 
 
 class HistoryCallback(TrainerCallback):
@@ -51,7 +51,12 @@ class HistoryCallback(TrainerCallback):
         control.should_log = control.should_log or control.should_save
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Row | None = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: LogEntry | None = None,
+        **_: Any,
     ) -> None:
         row = {name: logs[key] for key, name in LOGGED.items() if logs and key in logs}
         for name in ("loss", "validation_loss"):
@@ -77,13 +82,13 @@ class HistoryCallback(TrainerCallback):
             self.bar = None
 
 
-def rows_of(log_history: list[Row]) -> list[Row]:
+def history_rows(log_history: list[LogEntry]) -> list[LogEntry]:
     """One row a step from what the Trainer logged, timings left out; a resumed training evaluates a step twice.
 
-    >>> rows_of([{"step": 0, "eval_validation_loss": 5.0, "eval_runtime": 1.2}, {"step": 2, "loss": 4.0}])
+    >>> history_rows([{"step": 0, "eval_validation_loss": 5.0, "eval_runtime": 1.2}, {"step": 2, "loss": 4.0}])
     [{'step': 0, 'validation_loss': 5.0}, {'step': 2, 'loss': 4.0}]
     """
-    rows: dict[int, Row] = {}
+    rows: dict[int, LogEntry] = {}
     for entry in log_history:
         row = {name: entry[key] for key, name in LOGGED.items() if key in entry}
         if row:
@@ -91,7 +96,7 @@ def rows_of(log_history: list[Row]) -> list[Row]:
     return list(rows.values())
 
 
-def write_history(folder: Path, rows: list[Row]) -> None:
+def write_history(folder: Path, rows: list[LogEntry]) -> None:
     """Write history.tsv (step, loss, learning_rate) and validation.tsv (step, validation_loss) for `dvc plots`.
 
     A score of answers, where there is one, is a column more of validation.tsv.
@@ -99,7 +104,7 @@ def write_history(folder: Path, rows: list[Row]) -> None:
     scores = tuple(name for name in SCORES if any(name in row for row in rows))
     for name, columns in {**FILES, "validation.tsv": (*FILES["validation.tsv"], *scores)}.items():
         complete = [{column: row[column] for column in columns} for row in rows if set(columns) <= set(row)]
-        with whole(folder / name) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        with atomic_write(folder / name) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns, delimiter="\t", lineterminator="\n")
             writer.writeheader()
             writer.writerows(complete)

@@ -13,34 +13,36 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from pipeline.config.options import Distributed, Local, Machine
-from pipeline.core.distributed import NODE, is_main_machine, is_one_of_several
+from pipeline.core.distributed import NODE_RANK, is_distributed, is_main_node
 from pipeline.errors import ConfigError, ModelError, PipelineError
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-ADDRESS = "PET_MASTER_ADDR"  # torchrun's, as NODE: where the first machine can be reached
+MASTER_ADDRESS = "PET_MASTER_ADDR"  # torchrun's, as NODE: where the first machine can be reached
 # What gloo and NCCL say when a process at the other end has gone.
-LOST = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|TCPStore|DistNetworkError|DistBackendError", re.I)
+LOST_CONNECTION = re.compile(
+    r"gloo|NCCL|Connection (closed|reset|refused)|TCPStore|DistNetworkError|DistBackendError", re.I
+)
 
 
-def launched(module: str, compute: Machine) -> bool:
+def launch_if_distributed(module: str, compute: Machine) -> bool:
     """Run a module as several processes, if the parameters want that and this is not one of them; True if it was done."""
-    if is_one_of_several():
-        require_fit(compute)
+    if is_distributed():
+        require_process_count(compute)
         return False
     if isinstance(compute, Local):
         return False
     assert isinstance(compute, Distributed)
-    from pipeline.modeling.devices import card_faults
+    from pipeline.modeling.devices import gpu_errors
 
-    if faults := node_faults(compute.nodes) + card_faults(compute):
+    if faults := node_errors(compute.nodes) + gpu_errors(compute):
         raise ConfigError("\n".join(faults))
     launch(module, compute)
     return True
 
 
-def require_fit(compute: Machine) -> None:
+def require_process_count(compute: Machine) -> None:
     """Raise ConfigError unless there are as many processes as the parameters say: their number changes the result."""
     there = int(os.environ["WORLD_SIZE"])
     if isinstance(compute, Local):
@@ -52,19 +54,19 @@ def require_fit(compute: Machine) -> None:
         )
 
 
-def node_faults(nodes: int) -> list[str]:
+def node_errors(nodes: int) -> list[str]:
     """What the environment lacks for a training on so many machines, one line each."""
     if nodes == 1:
         return []
-    rank, faults = os.environ.get(NODE, ""), []
+    rank, faults = os.environ.get(NODE_RANK, ""), []
     if not rank.isdigit() or int(rank) >= nodes:
         faults.append(
-            f"compute.nodes: {nodes}, but {NODE} is {rank or 'not set'}; expected 0 on the first machine, up to "
+            f"compute.nodes: {nodes}, but {NODE_RANK} is {rank or 'not set'}; expected 0 on the first machine, up to "
             f"{nodes - 1} on the last"
         )
-    if ADDRESS not in os.environ:
+    if MASTER_ADDRESS not in os.environ:
         faults.append(
-            f"compute.nodes: {nodes}, but {ADDRESS} is not set; expected the first machine's address, on each of them"
+            f"compute.nodes: {nodes}, but {MASTER_ADDRESS} is not set; expected the first machine's address, on each of them"
         )
     return faults
 
@@ -82,7 +84,7 @@ def launch(module: str, compute: Distributed) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # they would tell a failure three times
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // compute.processes)))
     where = ["--standalone"] if compute.nodes == 1 else []
-    quiet = range(1 if is_main_machine(compute) else 0, compute.processes)
+    quiet = range(1 if is_main_node(compute) else 0, compute.processes)
     with tempfile.TemporaryDirectory() as logs:
         redirects = ["--redirects", ",".join(f"{rank}:3" for rank in quiet)] if quiet else []
         size = ["--nnodes", str(compute.nodes), "--nproc-per-node", str(compute.processes), "--max-restarts", "0"]
@@ -91,12 +93,12 @@ def launch(module: str, compute: Distributed) -> None:
         try:
             torchrun.run(torchrun.parse_args(arguments))
         except ChildFailedError as error:
-            raise told(error, compute.world_size) from None
+            raise root_cause(error, compute.world_size) from None
         except SignalException:
             raise KeyboardInterrupt from None
 
 
-def told(error: "ChildFailedError", processes: int) -> PipelineError:
+def root_cause(error: "ChildFailedError", processes: int) -> PipelineError:
     """What went wrong first: a process that was killed makes the others lose their connection, as one that stopped does."""
     rank, failure = min(error.failures.items(), key=lambda each: (_rank_of(each[1]), each[1].timestamp))
     process = f"process {rank + 1} of {processes}"
@@ -108,10 +110,10 @@ def told(error: "ChildFailedError", processes: int) -> PipelineError:
     data = failure.error_file_data
     if not data.get("is_defect", True):
         return PipelineError(str(failure.message))
-    if LOST.search(str(failure.message)):
+    if LOST_CONNECTION.search(str(failure.message)):
         return ModelError(
             f"{process} lost its connection to the others. If another machine says why, mend that; see also that "
-            f"{ADDRESS} can be reached from here. Run it again to go on from the last checkpoint"
+            f"{MASTER_ADDRESS} can be reached from here. Run it again to go on from the last checkpoint"
         )
     sys.stderr.write(f"\n{failure.message}\n")
     return PipelineError(f"{process} failed, as told above")
@@ -128,4 +130,4 @@ def _rank_of(failure: "ProcessFailure") -> int:
         return 0
     if not failure.error_file_data.get("is_defect", True):
         return 1
-    return 3 if was_killed(failure) or LOST.search(str(failure.message)) else 2
+    return 3 if was_killed(failure) or LOST_CONNECTION.search(str(failure.message)) else 2

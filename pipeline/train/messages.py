@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.config.params import Train
 from pipeline.core.paths import FINETUNED
-from pipeline.train.schedules import step_rows, steps_of
+from pipeline.train.schedules import rows_per_step, total_steps
 from pipeline.train.trainer import FineTuner
 
 log = logging.getLogger(__name__)
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 def describe_run(options: Train, trainer: FineTuner) -> str:
     """What is about to be trained."""
     rows, processes = len(trainer.train_dataset), trainer.args.world_size
-    steps, size = steps_of(options, rows, processes), step_rows(options, processes)
+    steps, size = total_steps(options, rows, processes), rows_per_step(options, processes)
     extent = f"{steps:,} steps" if options.max_steps else f"{options.epochs:g} epochs, {steps:,} steps"
     config = trainer.model.config
     total, trainable = trainer.model.num_parameters(), trainer.model.num_parameters(only_trainable=True)

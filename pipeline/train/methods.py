@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from pipeline.config.options import ALL_LINEAR, Full, Qlora
 from pipeline.config.params import Train
 from pipeline.errors import ConfigError, ModelError
-from pipeline.modeling.devices import in_bf16
+from pipeline.modeling.devices import uses_bf16
 from pipeline.modeling.loading import load_model
 
 if TYPE_CHECKING:
@@ -43,15 +43,15 @@ def load_trainable(base: Path, options: Train, device: torch.device) -> "PreTrai
     if options.dropout is not None:
         changes = dropout_changes(AutoConfig.from_pretrained(base, local_files_only=True), options.dropout)
     if isinstance(method, Qlora):
-        if lacking := lacking_for_qlora(device.type):
+        if lacking := missing_for_qlora(device.type):
             raise ConfigError(lacking)
-        changes |= {"quantization_config": _four_bits(in_bf16(options.precision, device)), "device_map": {"": device}}
+        changes |= {"quantization_config": _four_bits(uses_bf16(options.precision, device)), "device_map": {"": device}}
     model = load_model(base, **changes)
     if isinstance(method, Full):
         return model
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-    if fault := module_fault(model, method.target_modules):
+    if fault := target_module_error(model, method.target_modules):
         raise ConfigError(fault)
     lora = LoraConfig(
         task_type="CAUSAL_LM",
@@ -68,18 +68,18 @@ def load_trainable(base: Path, options: Train, device: torch.device) -> "PreTrai
         return get_peft_model(model, lora).eval()
 
 
-def finished(model: "PreTrainedModel | PeftModel", base: Path, folder: Path) -> PreTrainedModel:
+def finalize_model(model: "PreTrainedModel | PeftModel", base: Path, folder: Path) -> PreTrainedModel:
     """The model to keep: with the configuration of the base, an adapter written to folder/adapter and merged."""
-    if is_adapted(model):
+    if has_adapter(model):
         write_adapter(model, folder / ADAPTER)
-        return merged(base, folder / ADAPTER)
+        return merge_adapter(base, folder / ADAPTER)
     original = AutoConfig.from_pretrained(base, local_files_only=True)
-    for name in dropouts(original):  # of the training alone
+    for name in dropout_keys(original):  # of the training alone
         setattr(model.config, name, getattr(original, name))
     return model  # type: ignore[return-value]
 
 
-def is_adapted(model: Any) -> bool:
+def has_adapter(model: Any) -> bool:
     return hasattr(model, "peft_config")
 
 
@@ -92,7 +92,7 @@ def write_adapter(model: "PeftModel", folder: Path) -> None:
     (folder / CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def merged(base: Path, adapter: Path) -> PreTrainedModel:
+def merge_adapter(base: Path, adapter: Path) -> PreTrainedModel:
     """The base model in float32 with the adapter's products added to its weights; QLoRA's too, so that it runs anywhere."""
     from peft import PeftModel
 
@@ -138,7 +138,7 @@ def _without_pefts_warnings() -> Iterator[None]:
         yield
 
 
-def module_fault(model: PreTrainedModel, wanted: str | list[str]) -> str | None:
+def target_module_error(model: PreTrainedModel, wanted: str | list[str]) -> str | None:
     """What is wrong with train.method.target_modules, if anything; names and their last parts will do, as in peft."""
     if wanted == ALL_LINEAR:
         return None
@@ -153,11 +153,11 @@ def module_fault(model: PreTrainedModel, wanted: str | list[str]) -> str | None:
     )
 
 
-def dropouts(config: PretrainedConfig) -> list[str]:
+def dropout_keys(config: PretrainedConfig) -> list[str]:
     """The configuration's dropouts, whatever the architecture calls them; those of heads for other tasks left out.
 
     >>> from transformers import GPT2Config, GPTNeoXConfig
-    >>> dropouts(GPTNeoXConfig()), dropouts(GPT2Config())
+    >>> dropout_keys(GPTNeoXConfig()), dropout_keys(GPT2Config())
     (['attention_dropout', 'hidden_dropout'], ['attn_pdrop', 'embd_pdrop', 'resid_pdrop'])
     """
     return sorted(
@@ -169,13 +169,13 @@ def dropouts(config: PretrainedConfig) -> list[str]:
 
 def dropout_changes(config: PretrainedConfig, dropout: float) -> dict[str, Any]:
     """The configuration's keys to change; ConfigError if there is none."""
-    names = dropouts(config)
+    names = dropout_keys(config)
     if not names:
         raise ConfigError(f"train.dropout: {dropout}, but a {config.model_type} model has no dropout; use null")
     return dict.fromkeys(names, dropout)
 
 
-def lacking_for_qlora(device: str) -> str | None:
+def missing_for_qlora(device: str) -> str | None:
     """What QLoRA needs and this machine, or a device of it, has not; None if it has all."""
     card = "" if device != "cpu" and torch.cuda.is_available() else "a CUDA card (compute.device: auto or cuda)"
     library = "" if find_spec("bitsandbytes") else "the library bitsandbytes (pip install bitsandbytes)"
@@ -196,7 +196,7 @@ def _four_bits(bf16: bool) -> Any:
     )
 
 
-def skeleton(config: PretrainedConfig) -> PreTrainedModel:
+def meta_model(config: PretrainedConfig) -> PreTrainedModel:
     """The modules of a model, without its weights."""
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)

@@ -1,6 +1,6 @@
 """The learning rate over the optimizer steps, as a factor of train.learning_rate: plain functions of the step.
 
-`rate_of` gives the function for a configured schedule; the Trainer's LambdaLR multiplies by it (pipeline/train/trainer.py), and
+`rate_function` gives the function for a configured schedule; the Trainer's LambdaLR multiplies by it (pipeline/train/trainer.py), and
 `python -m pipeline.schedule` draws it. linear, cosine, their restarts, inverse_sqrt and constant_with_warmup are those of
 transformers.optimization, step and exponential those of torch.optim.lr_scheduler, each after a linear warmup from 0.
 """
@@ -28,16 +28,16 @@ from pipeline.config.params import Train
 Rate = Callable[[int], float]  # optimizer steps done → factor of train.learning_rate for the next one
 
 
-def steps_of(options: Train, rows: int, processes: int = 1) -> int:
+def total_steps(options: Train, rows: int, processes: int = 1) -> int:
     """The optimizer steps of a training on so many rows, which the processes share."""
-    return options.max_steps or math.ceil(epoch_steps(options, rows, processes) * options.epochs)
+    return options.max_steps or math.ceil(steps_per_epoch(options, rows, processes) * options.epochs)
 
 
-def epoch_steps(options: Train, rows: int, processes: int = 1) -> int:
-    return math.ceil(rows / step_rows(options, processes))
+def steps_per_epoch(options: Train, rows: int, processes: int = 1) -> int:
+    return math.ceil(rows / rows_per_step(options, processes))
 
 
-def step_rows(options: Train, processes: int = 1) -> int:
+def rows_per_step(options: Train, processes: int = 1) -> int:
     """The rows of an optimizer step."""
     return options.batch_size * options.gradient_accumulation * processes
 
@@ -47,15 +47,15 @@ def warmup_of(options: Train, steps: int) -> int:
     return options.warmup_steps if options.warmup_share is None else math.ceil(options.warmup_share * steps)
 
 
-def rate_of(options: Train, steps: int) -> Rate:
+def rate_function(options: Train, steps: int) -> Rate:
     """The configured schedule over so many optimizer steps."""
     schedule, warmup = options.schedule, warmup_of(options, steps)
     if isinstance(schedule, Plateau):
-        return OnPlateau(warmup, **schedule.model_dump(exclude={"kind"}))
-    return partial(factor, schedule, warmup, steps)
+        return PlateauRate(warmup, **schedule.model_dump(exclude={"kind"}))
+    return partial(rate_factor, schedule, warmup, steps)
 
 
-def factor(schedule: Any, warmup: int, steps: int, step: int) -> float:
+def rate_factor(schedule: Any, warmup: int, steps: int, step: int) -> float:
     """The factor after `step` of `steps` optimizer steps: up from 0 in the warmup, then as the schedule says."""
     if isinstance(schedule, Constant):
         return 1.0
@@ -66,27 +66,27 @@ def factor(schedule: Any, warmup: int, steps: int, step: int) -> float:
         case ConstantWithWarmup():
             return 1.0
         case Linear(floor=floor):
-            return above(floor, max(0.0, (length - done) / length))  # to the last bit as transformers has it
+            return with_floor(floor, max(0.0, (length - done) / length))  # to the last bit as transformers has it
         case Cosine(floor=floor):
-            return above(floor, cosine(done / length))
+            return with_floor(floor, cosine(done / length))
         case CosineWithRestarts(cycles=cycles, floor=floor):
-            return above(floor, restarted(done / length, cycles))
-        case Step(every_steps=every, factor=share, floor=floor):
+            return with_floor(floor, cosine_restarts(done / length, cycles))
+        case Step(every_steps=every, rate_factor=share, floor=floor):
             return max(floor, share ** (done // every))
-        case Exponential(factor=share, floor=floor):
+        case Exponential(rate_factor=share, floor=floor):
             return max(floor, share**done)
         case InverseSquareRoot(timescale=timescale):
             return inverse_square_root(done, timescale or warmup or 10_000)
         case WarmupStableDecay(decay=decay, decay_share=share, floor=floor):
             begin = max(warmup, steps - math.ceil(share * steps))
-            return above(floor, CURVES[decay](max(0.0, (step - begin) / max(1, steps - begin))))
+            return with_floor(floor, CURVES[decay](max(0.0, (step - begin) / max(1, steps - begin))))
     raise TypeError(schedule)
 
 
-def above(floor: float, height: float) -> float:
+def with_floor(floor: float, height: float) -> float:
     """A height from 0 to 1, above a floor.
 
-    >>> above(0.1, 1.0), above(0.5, 0.5)
+    >>> with_floor(0.1, 1.0), with_floor(0.5, 0.5)
     (1.0, 0.75)
     """
     return floor + (1 - floor) * height
@@ -101,7 +101,7 @@ def cosine(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def restarted(progress: float, cycles: int) -> float:
+def cosine_restarts(progress: float, cycles: int) -> float:
     """SGDR's warm restarts (Loshchilov and Hutter 2017), all cycles of one length."""
     return 0.0 if progress >= 1 else cosine(cycles * progress % 1)
 
@@ -121,8 +121,8 @@ CURVES: dict[str, Callable[[float], float]] = {"linear": linear, "cosine": cosin
 
 
 @dataclass
-class OnPlateau:
-    """The rate falls by `factor` when more than `patience` evaluations in a row bring no improvement.
+class PlateauRate:
+    """The rate falls by `rate_factor` when more than `patience` evaluations in a row bring no improvement.
 
     As torch's ReduceLROnPlateau (threshold_mode="abs") counts, which knows no warmup and takes no LambdaLR. All its state
     is numbers, which LambdaLR keeps in its checkpoints.

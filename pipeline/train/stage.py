@@ -16,19 +16,19 @@ import torch
 
 from pipeline.config.options import Machine
 from pipeline.config.params import Params, Train
-from pipeline.core.distributed import agreed, is_main, joined, local_rank
+from pipeline.core.distributed import broadcast_object, is_main_process, local_rank, process_group
 from pipeline.core.entrypoint import stage
 from pipeline.core.files import write_json
 from pipeline.core.paths import BASE, FINETUNED, METRICS, TOKENIZED, TRAIN_HISTORY
-from pipeline.modeling.batches import known_to_be
+from pipeline.modeling.batches import skip_packing_detection
 from pipeline.modeling.devices import device_of
 from pipeline.modeling.loading import load_tokenizer
-from pipeline.modeling.memory import told_when_out_of_memory
+from pipeline.modeling.memory import explain_out_of_memory
 from pipeline.train.build import build_trainer
-from pipeline.train.checkpoints import key_of, last_checkpoint, shared_checkpoint_folder, whole_model
+from pipeline.train.checkpoints import checkpoint_key, gather_model, last_checkpoint, shared_checkpoint_folder
 from pipeline.train.export import export_model, training_metrics
-from pipeline.train.history import rows_of, write_history
-from pipeline.train.launch import launched
+from pipeline.train.history import history_rows, write_history
+from pipeline.train.launch import launch_if_distributed
 from pipeline.train.messages import describe_run, oom_hint, report
 from pipeline.train.methods import load_trainable
 
@@ -38,20 +38,22 @@ log = logging.getLogger(__name__)
 def train(options: Train, device: torch.device, compute: Machine | None = None) -> dict[str, Any]:
     """Train, write the model and its history; return the metrics. Of several processes, the main one writes."""
     where = {**(compute.model_dump() if compute else {}), "device": device.type}
-    with shared_checkpoint_folder(key_of({**options.model_dump(), "compute": where}, TOKENIZED, BASE)) as folder:
-        checkpoint = agreed(last_checkpoint(folder) if is_main() else None)
+    with shared_checkpoint_folder(
+        checkpoint_key({**options.model_dump(), "compute": where}, TOKENIZED, BASE)
+    ) as folder:
+        checkpoint = broadcast_object(last_checkpoint(folder) if is_main_process() else None)
         trainer = build_trainer(options, BASE, TOKENIZED, folder, device, compute)
         log.info(describe_run(options, trainer))
         log.debug(f"checkpoints in {folder}")
         if checkpoint:
             log.info(f"Going on from {checkpoint.name}, which an interrupted training left")
-        with told_when_out_of_memory(oom_hint(options, trainer)), known_to_be(options.packing):
+        with explain_out_of_memory(oom_hint(options, trainer)), skip_packing_detection(options.packing):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             kept = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
-        model = whole_model(trainer, lambda: load_trainable(BASE, options, device))
-        history = rows_of(trainer.state.log_history)
+        model = gather_model(trainer, lambda: load_trainable(BASE, options, device))
+        history = history_rows(trainer.state.log_history)
         metrics = training_metrics(trainer, model, kept, history, BASE)
-        if is_main():
+        if is_main_process():
             write_history(TRAIN_HISTORY, history)
             export_model(model.cpu(), load_tokenizer(BASE), BASE, FINETUNED)
         return metrics
@@ -59,11 +61,11 @@ def train(options: Train, device: torch.device, compute: Machine | None = None) 
 
 @stage("train")
 def main(params: Params) -> None:
-    if launched("pipeline.train", params.compute):
+    if launch_if_distributed("pipeline.train", params.compute):
         return
     device = device_of(params.compute, local_rank())
-    with joined(on_cpu=device.type == "cpu"):
+    with process_group(on_cpu=device.type == "cpu"):
         metrics = train(params.train, device, params.compute)
-        if is_main():
+        if is_main_process():
             write_json(METRICS / "train.json", metrics)
             report(metrics)

@@ -11,14 +11,14 @@ from transformers import EvalPrediction, TrainerCallback
 
 from pipeline.config.options import Plateau
 from pipeline.config.params import Train
-from pipeline.core.distributed import agreed
-from pipeline.modeling.held_out_loss import LOGITS_A_BATCH, row_losses
+from pipeline.core.distributed import broadcast_object
+from pipeline.modeling.held_out_loss import MAX_LOGITS_PER_BATCH, row_losses
 from pipeline.modeling.memory import is_out_of_memory
-from pipeline.train.answer_metric import Judge
-from pipeline.train.callbacks import Budget, FollowPlateau, Patience
+from pipeline.train.answer_metric import GenerationMetric
+from pipeline.train.callbacks import FollowPlateau, Patience, TimeBudget
 from pipeline.train.checkpoints import StrictTrainer
 from pipeline.train.history import HistoryCallback
-from pipeline.train.schedules import rate_of, step_rows
+from pipeline.train.schedules import rate_function, rows_per_step
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def validation_loss(prediction: EvalPrediction) -> dict[str, float]:
     return {"validation_loss": float(summed / tokens)}
 
 
-class ByLength(Sampler[int]):
+class LengthGroupedSampler(Sampler[int]):
     """Rows of like length side by side, in an order that all processes share.
 
     `size` rows make a step. Rows are drawn at random, sorted by length 50 steps' worth at a time, and the steps then
@@ -47,7 +47,7 @@ class ByLength(Sampler[int]):
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(agreed(self.drawn()))
+        return iter(broadcast_object(self.drawn()))
 
     def drawn(self) -> list[int]:
         """The rows' places in a new order, by torch's random numbers."""
@@ -73,7 +73,7 @@ class ByLength(Sampler[int]):
 class FineTuner(StrictTrainer):
     """Built from the train section: its schedule (pipeline/train/schedules.py), its ways to end (pipeline/train/callbacks.py), its judge."""
 
-    def __init__(self, options: Train, judge: Judge | None, padded: Collate, **rest: Any) -> None:
+    def __init__(self, options: Train, judge: GenerationMetric | None, padded: Collate, **rest: Any) -> None:
         self.options, self.judge, self.padded = options, judge, padded
         stopping = options.early_stopping
         callbacks: list[TrainerCallback] = [HistoryCallback()]
@@ -82,7 +82,7 @@ class FineTuner(StrictTrainer):
         if stopping.patience is not None:
             callbacks.append(Patience(stopping.patience, stopping.threshold))
         if options.max_minutes is not None:
-            callbacks.append(Budget(options.max_minutes))
+            callbacks.append(TimeBudget(options.max_minutes))
         super().__init__(compute_metrics=self.validation, callbacks=callbacks, **rest)
         if options.eval_batch_size is None:
             self.args.per_device_eval_batch_size = max(1, self._tokens_evaluated() // max(self.eval_dataset["length"]))
@@ -92,7 +92,7 @@ class FineTuner(StrictTrainer):
         tokens = EVALUATED.get(self.args.device.type, EVALUATED["cuda"])
         if self.preprocess_logits_for_metrics is not row_losses:
             return tokens
-        return min(tokens, LOGITS_A_BATCH // self.model.get_input_embeddings().num_embeddings)
+        return min(tokens, MAX_LOGITS_PER_BATCH // self.model.get_input_embeddings().num_embeddings)
 
     def evaluate(self, *args: Any, **rest: Any) -> dict[str, float]:
         """What an evaluation measures; where memory runs out, of half as many rows at a time.
@@ -118,7 +118,7 @@ class FineTuner(StrictTrainer):
 
     def validation(self, prediction: EvalPrediction) -> dict[str, float]:
         """What an evaluation measures: the loss, and the score of answers if that decides what is kept."""
-        return {**validation_loss(prediction), **(agreed(self.judge(self.model)) if self.judge else {})}
+        return {**validation_loss(prediction), **(broadcast_object(self.judge(self.model)) if self.judge else {})}
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """With several processes padded, where training is packed too.
@@ -142,7 +142,7 @@ class FineTuner(StrictTrainer):
         if not self.options.group_by_length:
             return super()._get_train_sampler(train_dataset)
         rows = train_dataset or self.train_dataset
-        return ByLength(list(rows["length"]), step_rows(self.options, self.args.world_size))
+        return LengthGroupedSampler(list(rows["length"]), rows_per_step(self.options, self.args.world_size))
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler:
         """In their order, the longest first; the Trainer would group them anew."""
@@ -150,6 +150,6 @@ class FineTuner(StrictTrainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
         """The configured schedule, in the place of the Trainer's own."""
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate_of(self.options, num_training_steps))
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate_function(self.options, num_training_steps))
         self._created_lr_scheduler = True
         return self.lr_scheduler

@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipeline.clean.stage import REASONS, Cleaner, clean, schema_of, write
-from pipeline.clean.transforms import without_contacts, without_prefix
+from pipeline.clean.stage import REASONS, Cleaner, clean_batches, records_schema, write_cleaned
+from pipeline.clean.transforms import mask_contacts, strip_prefixes
 from pipeline.config.params import Clean
 from pipeline.errors import ConfigError, DataError
-from pipeline.records.columns import Taken, resolve
-from pipeline.records.text import collapse, tidy, words
+from pipeline.records.columns import ColumnMapping, resolve_columns
+from pipeline.records.text import collapse_whitespace, tidy_lines, words
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = Clean(**yaml.safe_load((ROOT / "conf/clean/default.yaml").read_text(encoding="utf-8")))
@@ -27,18 +27,20 @@ def cleaned(
 ) -> tuple[Rows, Rows]:
     """(records, dropped with id and reason), with the options changed so."""
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows)
-    found = Cleaner(resolve(table.column_names, columns), options(**changed)).batch(table)
+    found = Cleaner(resolve_columns(table.column_names, columns), options(**changed)).batch(table)
     return found.records, [{"id": row["id"], "reason": row["reason"]} for row in found.dropped]
 
 
-def run(rows: Rows, folder: Path, monkeypatch: pytest.MonkeyPatch, size: int = 100) -> tuple[Taken, dict[str, Any]]:
+def run(
+    rows: Rows, folder: Path, monkeypatch: pytest.MonkeyPatch, size: int = 100
+) -> tuple[ColumnMapping, dict[str, Any]]:
     """Clean the rows in batches of some size, and write data/clean below the folder: (what was taken, metrics)."""
     folder.mkdir(exist_ok=True)
     monkeypatch.chdir(folder)
     table = pa.Table.from_pylist(rows)
-    taken = resolve(table.column_names, None)
+    taken = resolve_columns(table.column_names, None)
     batches = [table.slice(start, size) for start in range(0, len(rows), size)]
-    return taken, write(clean(batches, taken, OPTIONS), taken)
+    return taken, write_cleaned(clean_batches(batches, taken, OPTIONS), taken)
 
 
 def options(**changed: Any) -> Clean:
@@ -61,7 +63,7 @@ def chat(*turns: tuple[str | None, str | None]) -> dict[str, Any]:
     ],
 )
 def test_collapse(text: str, expected: str) -> None:
-    assert collapse(text) == expected
+    assert collapse_whitespace(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_collapse(text: str, expected: str) -> None:
     ],
 )
 def test_tidy(text: str, expected: str) -> None:
-    assert tidy(text) == expected
+    assert tidy_lines(text) == expected
 
 
 def test_words_fold_case_width_and_punctuation() -> None:
@@ -99,8 +101,8 @@ def test_question_prefix(question: str, expected: str) -> None:
 
 
 def test_each_prefix_is_removed_in_the_order_given() -> None:
-    assert without_prefix("Question: Q. Flu?", ["Question:", "Q."]) == "Flu?"
-    assert without_prefix("Question: Q. Flu?", ["Q.", "Question:"]) == "Q. Flu?"
+    assert strip_prefixes("Question: Q. Flu?", ["Question:", "Q."]) == "Flu?"
+    assert strip_prefixes("Question: Q. Flu?", ["Q.", "Question:"]) == "Q. Flu?"
 
 
 def test_columns_are_mapped_whitespace_is_collapsed_and_ids_are_row_numbers() -> None:
@@ -139,7 +141,7 @@ def test_every_reason_is_counted_and_the_counts_add_up(tmp_path: Path, monkeypat
     }
     assert metrics["rows_in"] == metrics["rows_kept"] + sum(metrics["dropped"].values())
     records = pq.read_table("data/clean/records.parquet")
-    assert records.schema == schema_of(taken)
+    assert records.schema == records_schema(taken)
     assert records.column("id").to_pylist() == [0, 5]
 
 
@@ -426,7 +428,7 @@ def test_only_the_answer_of_a_chat_is_stripped() -> None:
 
 def test_rows_whose_texts_were_changed_are_counted() -> None:
     table = pa.table({"question": ["donâ€™t", "q", "b"], "answer": ["a@b.org", "Rest. -->", "c"]})
-    cleaner = Cleaner(resolve(table.column_names, None), options(mend_encoding=True, contacts="mask"))
+    cleaner = Cleaner(resolve_columns(table.column_names, None), options(mend_encoding=True, contacts="mask"))
     found = cleaner.batch(table)
     assert found.changed == {"mended": 1, "masked": 1, "stripped": 1}
     assert [row["question"] for row in found.records] == ["don’t", "q", "b"]
@@ -449,7 +451,7 @@ def test_rows_whose_texts_were_changed_are_counted() -> None:
     ],
 )
 def test_addresses_and_telephone_numbers_are_told_from_other_numbers(text: str, masked: str) -> None:
-    assert without_contacts(text) == masked
+    assert mask_contacts(text) == masked
 
 
 LONG = {"min_characters": None, "max_characters": None, "min_tokens": None, "max_tokens": None}

@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 from support.predictions import predictions
 
-from pipeline.compare.report import curves, rendered
-from pipeline.compare.stage import answers_table, brief, paired, table, verdicts_table
-from pipeline.compare.verdicts import Comparison, compare, grounds, sentence
+from pipeline.compare.report import draw_curves, render_template
+from pipeline.compare.stage import answers_table, comparison_metrics, console_table, pair_predictions, verdicts_table
+from pipeline.compare.verdicts import Comparison, compare_predictions, method_note, verdict_sentence
 
 ANSWER = {
     "new_tokens": 3,
@@ -24,7 +24,7 @@ HOSTILE = "<script>alert('x')</script> & {{ 7*7 }} </td>"
 
 def pairs() -> list[dict[str, Any]]:
     shared = {"id": 4, "prompt": HOSTILE, "reference": "One < two"}
-    return paired([{**shared, "prediction": "", **ANSWER}], [{**shared, "prediction": HOSTILE, **ANSWER}])
+    return pair_predictions([{**shared, "prediction": "", **ANSWER}], [{**shared, "prediction": HOSTILE, **ANSWER}])
 
 
 def history() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -33,14 +33,14 @@ def history() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def comparison() -> Comparison:
-    return compare(predictions(0.5), predictions(0.1, seed=1, loss=0.5), 1000, 0)
+    return compare_predictions(predictions(0.5), predictions(0.1, seed=1, loss=0.5), 1000, 0)
 
 
 def page(**changes: Any) -> str:
     values: dict[str, Any] = {
         "comparison": comparison(),
-        "sentence": sentence(comparison()),
-        "grounds": grounds(comparison()),
+        "sentence": verdict_sentence(comparison()),
+        "grounds": method_note(comparison()),
         "signature": {"bleu": "nrefs:1"},
         "clean": {
             "rows_kept": 8,
@@ -58,13 +58,13 @@ def page(**changes: Any) -> str:
         "model": {"name": "models/mine", "architecture": "GPTNeoXForCausalLM", "parameters": 1234, "revision": "def"},
         "pairs": pairs(),
         "total": 1,
-        "curves": curves(*history()),
+        "curves": draw_curves(*history()),
     }
-    return rendered("pipeline.compare", "report.html.j2", **{**values, **changes})
+    return render_template("pipeline.compare", "report.html.j2", **{**values, **changes})
 
 
 def test_the_brief_has_base_finetuned_and_delta_and_what_is_sure_of_it() -> None:
-    found = brief(comparison())
+    found = comparison_metrics(comparison())
     assert found["overall"] == {"verdict": "better", "rows": 60, "tests": 8, "resamples": 1000, "seed": 0}
     f1 = found["f1"]
     assert list(f1) == ["base", "finetuned", "delta", "low", "high", "p", "verdict"]
@@ -74,7 +74,7 @@ def test_the_brief_has_base_finetuned_and_delta_and_what_is_sure_of_it() -> None
 
 
 def test_the_console_s_table_tells_each_measure_in_a_line() -> None:
-    lines = table(comparison())
+    lines = console_table(comparison())
     assert lines[0].split() == ["base", "finetuned", "change", "95%", "of", "the", "change", "p", "verdict"]
     assert [line.split()[0] for line in lines[1:4]] == ["exact_match", "f1", "bleu"]
     assert lines[2].endswith("0.1944 to 0.2917         0.007  better")
@@ -118,11 +118,11 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
 
 def test_plain_text_has_no_answers_to_show() -> None:
     rows = [{"id": 1, "reference": "A text."}]
-    assert "<h2>Answers</h2>" not in page(pairs=paired(rows, rows))
+    assert "<h2>Answers</h2>" not in page(pairs=pair_predictions(rows, rows))
 
 
 def test_the_curves_are_the_same_bytes_for_the_same_history() -> None:
-    assert curves(*history()) == curves(*history())
+    assert draw_curves(*history()) == draw_curves(*history())
 
 
 def test_the_table_has_a_column_for_each_answer_and_score() -> None:

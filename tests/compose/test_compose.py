@@ -8,8 +8,8 @@ import pytest
 from support.project import ROOT, commit_all, copy_project, python_in, run_in
 
 from pipeline.compose.adopt import adopt
-from pipeline.compose.composition import composed, read
-from pipeline.config.validation import faults_of
+from pipeline.compose.composition import compose_params, parse_params
+from pipeline.config.validation import param_errors
 from pipeline.errors import ConfigError
 
 OPTIONS = sorted(
@@ -46,7 +46,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_of_every_group_composes(shared: Path, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shared)
-    assert faults_of(read(composed(option, *COMPLETED.get(option, [])))) == []
+    assert param_errors(parse_params(compose_params(option, *COMPLETED.get(option, [])))) == []
 
 
 def test_composition_writes_what_dvc_writes(project: Path) -> None:
@@ -120,24 +120,24 @@ def test_adopted_values_are_what_conf_composes_from_then_on(
     monkeypatch.chdir(project)
     (project / "rows.csv").write_text("Title,Reply\nWhy?,So.\n")
     (project / "rows.jsonl").write_text('{"question": "Why?", "answer": "So."}\n')
-    wanted = composed(*overrides)
+    wanted = compose_params(*overrides)
     (project / "params.yaml").write_text(wanted)
     adopt()
-    assert (project / "params.yaml").read_text() == wanted == composed()
+    assert (project / "params.yaml").read_text() == wanted == compose_params()
     assert not re.search(r"sha256: [0-9a-f]", "".join(path.read_text() for path in (project / "conf").rglob("*.yaml")))
 
 
 def test_what_is_adopted_of_a_source_is_not_asked_of_another(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     (project / "rows.csv").write_text("Title,Reply\nWhy?,So.\n")
-    (project / "params.yaml").write_text(composed(*ADOPTED["a file"]))
+    (project / "params.yaml").write_text(compose_params(*ADOPTED["a file"]))
     adopt()
-    assert read(composed())["data"]["path"] == "rows.csv"
+    assert parse_params(compose_params())["data"]["path"] == "rows.csv"
     assert "data: adopted" in (project / "conf/config.yaml").read_text()
-    assert read(composed("data=generated"))["data"]["rows"] == 1500
-    (project / "params.yaml").write_text(composed("data.limit=7"))  # adopted anew, from what was adopted before
+    assert parse_params(compose_params("data=generated"))["data"]["rows"] == 1500
+    (project / "params.yaml").write_text(compose_params("data.limit=7"))  # adopted anew, from what was adopted before
     adopt()
-    assert read(composed())["data"]["limit"] == 7
+    assert parse_params(compose_params())["data"]["limit"] == 7
 
 
 def test_what_cannot_be_adopted_leaves_the_configuration_as_it_was(
@@ -145,7 +145,7 @@ def test_what_cannot_be_adopted_leaves_the_configuration_as_it_was(
 ) -> None:
     monkeypatch.chdir(project)
     before = (project / "conf/config.yaml").read_text()
-    text = composed("data.limit=5", "clean.question_prefixes=[]")
+    text = compose_params("data.limit=5", "clean.question_prefixes=[]")
     (project / "conf/clean/default.yaml").write_text("# @package clean.more\nquestion_prefixes: []\nboilerplate: []\n")
     (project / "params.yaml").write_text(text)
     with pytest.raises(ConfigError):
@@ -165,7 +165,7 @@ def test_a_changed_local_source_changes_the_parameters(project: Path) -> None:
 
 def test_tokenize_measures_padding_by_the_batches_of_training(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
-    values = read(composed("train.batch_size=3", "train.group_by_length=false"))
+    values = parse_params(compose_params("train.batch_size=3", "train.group_by_length=false"))
     assert (values["tokenize"]["batch_size"], values["tokenize"]["group_by_length"]) == (3, False)
-    tutorial = read(composed("experiment=tutorial"))["tokenize"]
+    tutorial = parse_params(compose_params("experiment=tutorial"))["tokenize"]
     assert (tutorial["batch_size"], tutorial["group_by_length"], tutorial["gates"]["max_unended"]) == (1, False, 0.01)

@@ -7,14 +7,14 @@ import yaml
 from omegaconf import OmegaConf
 from support.project import ROOT
 
-from pipeline.compose.composition import read
-from pipeline.config.validation import check, faults_of
+from pipeline.compose.composition import parse_params
+from pipeline.config.validation import param_errors, validate_params
 from pipeline.errors import ConfigError
 
 
 @pytest.fixture
 def values() -> dict[str, Any]:
-    return read((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    return parse_params((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
 
 FAULTS = {
@@ -56,7 +56,7 @@ def test_a_fault_names_its_key_and_what_was_expected(
 ) -> None:
     config = OmegaConf.create(values)
     OmegaConf.update(config, key, value)
-    found = faults_of(OmegaConf.to_container(config))  # type: ignore[arg-type]
+    found = param_errors(OmegaConf.to_container(config))  # type: ignore[arg-type]
     assert len(found) == 1
     assert message in found[0]
 
@@ -64,12 +64,12 @@ def test_a_fault_names_its_key_and_what_was_expected(
 def test_heads_that_do_not_divide_the_hidden_size(values: dict[str, Any]) -> None:
     scratch = yaml.safe_load((ROOT / "conf/model/scratch.yaml").read_text())
     values["model"] = {**scratch, "heads": 5, "data": values["data"]}
-    assert faults_of(values) == ["model: hidden_size 192 must be a multiple of heads 5"]
+    assert param_errors(values) == ["model: hidden_size 192 must be a multiple of heads 5"]
 
 
 def test_a_missing_key_is_told_with_the_command_that_composes_anew(values: dict[str, Any]) -> None:
     del values["train"]["seed"]
-    assert faults_of(values) == ["train.seed: missing; compose params.yaml anew: make params"]
+    assert param_errors(values) == ["train.seed: missing; compose params.yaml anew: make params"]
 
 
 def test_all_faults_are_told_together(values: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ def test_all_faults_are_told_together(values: dict[str, Any]) -> None:
     values["data"]["rows"] = 0
     values["compare"]["exampels"] = 3
     with pytest.raises(ConfigError) as error:
-        check(values)
+        validate_params(values)
     assert str(error.value).splitlines() == [
         "3 parameters are wrong:",
         "  data.rows: 0 is not right; expected greater than or equal to 1",
@@ -88,10 +88,10 @@ def test_all_faults_are_told_together(values: dict[str, Any]) -> None:
 
 def test_seed_0_is_a_seed(values: dict[str, Any]) -> None:
     values["train"]["seed"] = 0
-    assert check(values).train.seed == 0
+    assert validate_params(values).train.seed == 0
 
 
 def test_a_whole_number_will_do_for_a_fraction_and_an_exponent_needs_no_point(values: dict[str, Any]) -> None:
     values["train"]["epochs"] = 2
-    assert check(values).train.epochs == 2
-    assert read("train: {learning_rate: 1e-05}") == {"train": {"learning_rate": 1e-5}}
+    assert validate_params(values).train.epochs == 2
+    assert parse_params("train: {learning_rate: 1e-05}") == {"train": {"learning_rate": 1e-5}}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.files import local_path, read_json, read_jsonl, sha256, whole, write_json, write_jsonl
+from pipeline.core.files import atomic_write, local_path, read_json, read_jsonl, sha256_of_path, write_json, write_jsonl
 from pipeline.errors import DataError
 
 
@@ -33,7 +33,7 @@ def dead_process() -> int:
 
 
 def test_new_file_appears_under_its_name_once_the_body_is_done(tmp_path: Path) -> None:
-    with whole(tmp_path / "deep" / "er" / "out.txt") as temporary:
+    with atomic_write(tmp_path / "deep" / "er" / "out.txt") as temporary:
         temporary.write_text("new", encoding="utf-8")
         assert not (tmp_path / "deep/er/out.txt").exists()
     assert contents(tmp_path / "deep/er") == {"out.txt": "new"}
@@ -41,21 +41,21 @@ def test_new_file_appears_under_its_name_once_the_body_is_done(tmp_path: Path) -
 
 def test_file_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("old", encoding="utf-8")
-    with whole(tmp_path / "out") as temporary:
+    with atomic_write(tmp_path / "out") as temporary:
         temporary.write_text("new", encoding="utf-8")
     assert contents(tmp_path) == {"out": "new"}
 
 
 def test_folder_that_holds_files_is_replaced(tmp_path: Path) -> None:
     fill(tmp_path / "out", kept="old", gone="old")
-    with whole(tmp_path / "out") as temporary:
+    with atomic_write(tmp_path / "out") as temporary:
         fill(temporary, kept="new")
     assert names(tmp_path) == ["out"]
     assert contents(tmp_path / "out") == {"kept": "new"}
 
 
 def stop_half_way(path: Path, error: BaseException) -> None:
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         fill(temporary, kept="half")
         raise error
 
@@ -83,7 +83,7 @@ def test_interrupted_body_leaves_nothing(tmp_path: Path) -> None:
 
 def test_old_folder_stays_if_the_body_writes_nothing(tmp_path: Path) -> None:
     fill(tmp_path / "out", kept="old")
-    with pytest.raises(FileNotFoundError), whole(tmp_path / "out"):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "out"):
         pass
     assert names(tmp_path) == ["out"]
     assert contents(tmp_path / "out") == {"kept": "old"}
@@ -92,14 +92,14 @@ def test_old_folder_stays_if_the_body_writes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["", "-old"], ids=["temporary", "replaced"])
 def test_what_a_dead_process_left_is_removed(tmp_path: Path, dead_process: int, ending: str) -> None:
     fill(tmp_path / f".out.{dead_process}{ending}", part="half")
-    with whole(tmp_path / "out") as temporary:
+    with atomic_write(tmp_path / "out") as temporary:
         temporary.write_text("new", encoding="utf-8")
     assert names(tmp_path) == ["out"]
 
 
 def test_what_a_live_process_is_writing_stays(tmp_path: Path) -> None:
     fill(tmp_path / f".out.{os.getppid()}", part="half")
-    with whole(tmp_path / "out") as temporary:
+    with atomic_write(tmp_path / "out") as temporary:
         temporary.write_text("new", encoding="utf-8")
     assert names(tmp_path) == [f".out.{os.getppid()}", "out"]
 
@@ -107,7 +107,7 @@ def test_what_a_live_process_is_writing_stays(tmp_path: Path) -> None:
 def test_what_belongs_to_other_outputs_stays(tmp_path: Path, dead_process: int) -> None:
     for name in (f".other.{dead_process}", f"out.{dead_process}", ".out.txt"):
         (tmp_path / name).write_text("", encoding="utf-8")
-    with whole(tmp_path / "out") as temporary:
+    with atomic_write(tmp_path / "out") as temporary:
         temporary.write_text("new", encoding="utf-8")
     assert names(tmp_path) == sorted([f".other.{dead_process}", ".out.txt", "out", f"out.{dead_process}"])
 
@@ -115,14 +115,14 @@ def test_what_belongs_to_other_outputs_stays(tmp_path: Path, dead_process: int) 
 def test_what_a_killed_process_with_our_own_id_left_is_no_hindrance(tmp_path: Path) -> None:
     """In a container the process ids are the same from run to run."""
     fill(tmp_path / f".out.{os.getpid()}", part="half")
-    with whole(tmp_path / "out") as temporary:
+    with atomic_write(tmp_path / "out") as temporary:
         fill(temporary, kept="new")
     assert contents(tmp_path / "out") == {"kept": "new"}
 
 
 def test_hidden_neighbour_with_a_date_as_ending_is_no_hindrance(tmp_path: Path) -> None:
     (tmp_path / ".out.20260101120000").write_text("", encoding="utf-8")
-    with whole(tmp_path / "out") as temporary:
+    with atomic_write(tmp_path / "out") as temporary:
         temporary.write_text("new", encoding="utf-8")
     assert names(tmp_path) == [".out.20260101120000", "out"]
 
@@ -175,7 +175,7 @@ def test_line_that_is_no_object_is_named(tmp_path: Path, content: str, message: 
 
 def test_sha256_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
-    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_of_path(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 @pytest.mark.parametrize(
@@ -184,14 +184,14 @@ def test_sha256_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     ids=["content", "name", "file less", "swapped", "joined", "border moved"],
 )
 def test_sha256_of_a_folder_changes_with_contents_and_names(tmp_path: Path, files: dict[str, str]) -> None:
-    assert sha256(fill(tmp_path / "one", a="1", b="2")) != sha256(fill(tmp_path / "other", **files))
+    assert sha256_of_path(fill(tmp_path / "one", a="1", b="2")) != sha256_of_path(fill(tmp_path / "other", **files))
 
 
 def test_sha256_of_a_folder_leaves_out_hidden_files_and_its_own_name(tmp_path: Path) -> None:
     plain, hidden = fill(tmp_path / "plain", a="1"), fill(tmp_path / ".hidden", a="1")
     fill(hidden / ".cache", b="2")
     (hidden / ".gitignore").write_text("x", encoding="utf-8")
-    assert sha256(plain) == sha256(hidden)
+    assert sha256_of_path(plain) == sha256_of_path(hidden)
 
 
 def test_path_counts_from_here_and_then_from_the_main_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

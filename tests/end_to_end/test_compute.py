@@ -17,17 +17,17 @@ from support.project import TINY, environment, python_in
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from transformers import AutoModelForCausalLM
 
-from pipeline.compose.composition import composed, read
-from pipeline.compose.preflight import compute_faults
+from pipeline.compose.composition import compose_params, parse_params
+from pipeline.compose.preflight import compute_errors
 from pipeline.config.options import Ddp, Local
-from pipeline.config.validation import check
-from pipeline.core.distributed import NODE
+from pipeline.config.validation import validate_params
+from pipeline.core.distributed import NODE_RANK
 from pipeline.core.files import read_json, write_json
 from pipeline.errors import ConfigError
 from pipeline.modeling.loading import load_model
 from pipeline.train import stage as train
-from pipeline.train.launch import ADDRESS, launched, told
-from pipeline.train.schedules import steps_of
+from pipeline.train.launch import MASTER_ADDRESS, launch_if_distributed, root_cause
+from pipeline.train.schedules import total_steps
 
 FINETUNED, METRICS = Path("models/finetuned"), Path("metrics/train.json")
 # 14 rows of validation in batches of 3: the processes' last batches are filled up with rows that must not count twice.
@@ -38,7 +38,7 @@ Options = Callable[..., Any]
 
 
 def composed_in(folder: Path, *overrides: str) -> None:
-    (folder / "params.yaml").write_text(composed(*TINY, *overrides))
+    (folder / "params.yaml").write_text(compose_params(*TINY, *overrides))
 
 
 def curves() -> list[list[float]]:
@@ -61,7 +61,7 @@ def trained(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
 def alone_trained(folder: Path, *overrides: str) -> list[list[float]]:
     """The curves of one process, which takes as many rows a step as two."""
     composed_in(folder, *SHORT, "train.batch_size=8", *overrides)
-    train.train(check(read(Path("params.yaml").read_text())).train, torch.device("cpu"))
+    train.train(validate_params(parse_params(Path("params.yaml").read_text())).train, torch.device("cpu"))
     return curves()
 
 
@@ -136,7 +136,7 @@ def test_a_model_split_by_fsdp_trains_as_one_goes_on_and_is_saved_whole(
 ) -> None:
     alone = alone_trained(in_built)
     composed_in(in_built, *TWO)
-    params = read(Path("params.yaml").read_text())
+    params = parse_params(Path("params.yaml").read_text())
     params["compute"] |= {"kind": "fsdp", "reshard_after_forward": True}  # refused where there is no card
     write_json(Path("params.yaml"), params)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(in_built), str(Path(__file__).parents[1])]))
@@ -235,7 +235,7 @@ def test_the_first_cause_is_told_not_what_follows_from_it(tmp_path: Path, capsys
 
     def first(*failures: ProcessFailure) -> str:
         found = others | {each.local_rank: each for each in failures}
-        return str(told(ChildFailedError("train", found), 8))
+        return str(root_cause(ChildFailedError("train", found), 8))
 
     assert first(defect, reason, kill).startswith("process 5 of 8 was killed (SIGKILL)")
     assert first(defect, reason) == "the rows are too long"
@@ -251,10 +251,10 @@ def test_what_this_machine_lacks_is_told_before_anything_starts(monkeypatch: pyt
     def faults(cards: int, compute: dict[str, Any], **train: Any) -> list[str]:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
         ddp = {"kind": "ddp", "device": "auto", "processes": 2, "nodes": 1}
-        return compute_faults({"compute": ddp | compute, "train": train})
+        return compute_errors({"compute": ddp | compute, "train": train})
 
     fsdp = {"kind": "fsdp", "reshard_after_forward": True}
-    for name in (NODE, ADDRESS):
+    for name in (NODE_RANK, MASTER_ADDRESS):
         monkeypatch.delenv(name, raising=False)
     assert faults(0, {}) == faults(2, {}) == faults(1, {"device": "cpu"}) == faults(2, fsdp) == []
     assert faults(0, {"device": "cuda"}) == ["compute.device: cuda, but PyTorch sees no CUDA card here"]
@@ -266,12 +266,12 @@ def test_what_this_machine_lacks_is_told_before_anything_starts(monkeypatch: pyt
         "compute.nodes: 2, but PET_NODE_RANK is not set",
         "compute.nodes: 2, but PET_MASTER_ADDR is not set",
     ]
-    monkeypatch.setenv(ADDRESS, "10.0.0.1")
-    monkeypatch.setenv(NODE, "2")
+    monkeypatch.setenv(MASTER_ADDRESS, "10.0.0.1")
+    monkeypatch.setenv(NODE_RANK, "2")
     assert faults(0, {"nodes": 2}) == [
         "compute.nodes: 2, but PET_NODE_RANK is 2; expected 0 on the first machine, up to 1 on the last"
     ]
-    monkeypatch.setenv(NODE, "1")
+    monkeypatch.setenv(NODE_RANK, "1")
     assert faults(0, {"nodes": 2}) == []
 
 
@@ -282,15 +282,15 @@ def test_processes_that_somebody_else_started_must_be_as_many_as_the_parameters_
     monkeypatch.setenv("WORLD_SIZE", "2")
     ddp = Ddp(kind="ddp", device="cpu", processes=4, nodes=1)
     with pytest.raises(ConfigError, match="compute: 4 processes on each of 1 machines, but 2 were started"):
-        launched("pipeline.train", ddp)
+        launch_if_distributed("pipeline.train", ddp)
     with pytest.raises(ConfigError, match="compute: local is one process, but 2 were started; use compute=ddp"):
-        launched("pipeline.train", Local(kind="local", device="cpu"))
-    assert not launched("pipeline.train", ddp.model_copy(update={"processes": 2}))
+        launch_if_distributed("pipeline.train", Local(kind="local", device="cpu"))
+    assert not launch_if_distributed("pipeline.train", ddp.model_copy(update={"processes": 2}))
 
 
 def test_processes_share_the_rows_of_an_epoch(train_options: Options) -> None:
     """101 rows, 2 × 4 × 3 a step: 5 steps an epoch."""
-    assert steps_of(train_options(epochs=2.0, batch_size=2, gradient_accumulation=4), 101, processes=3) == 10
+    assert total_steps(train_options(epochs=2.0, batch_size=2, gradient_accumulation=4), 101, processes=3) == 10
 
 
 def test_out_of_memory_tells_what_to_lower_and_how_to_have_the_last_model_back(in_built: Path) -> None:

@@ -23,7 +23,7 @@ from pipeline.core.files import read_parquet
 from pipeline.core.paths import RAW_ROWS
 from pipeline.errors import PipelineError
 from pipeline.fetch import stage as fetch
-from pipeline.records.columns import resolve
+from pipeline.records.columns import resolve_columns
 
 OPTIONS = Clean(**yaml.safe_load((ROOT / "conf/clean/default.yaml").read_text(encoding="utf-8")))
 Through = Callable[..., dict[str, Any]]
@@ -49,8 +49,8 @@ def through(tmp_path: Path) -> Iterator[Through]:
         source = FileRows(source="file", path=name, sha256=None, limit=None, columns=columns)
         fetched = fetch.fetch_data(source)
         table = read_parquet(RAW_ROWS)
-        taken = resolve(table.column_names, columns)
-        metrics = clean.write(clean.clean([table], taken, OPTIONS), taken)
+        taken = resolve_columns(table.column_names, columns)
+        metrics = clean.write_cleaned(clean.clean_batches([table], taken, OPTIONS), taken)
         assert metrics["rows_in"] == fetched["rows"] == metrics["rows_kept"] + sum(metrics["dropped"].values())
         return metrics
 

@@ -27,11 +27,11 @@ from transformers import (
 from pipeline.config.params import Evaluate
 from pipeline.core.files import read_jsonl
 from pipeline.errors import ConfigError, ModelError
-from pipeline.evaluate.stage import answered, evaluate, losses_of, room_for_prompt
-from pipeline.modeling.answer_journal import Answer, Kept, kept_answers
-from pipeline.modeling.batches import pad
-from pipeline.modeling.encoding import IGNORED, Example, load_encoder
-from pipeline.modeling.generation import Ending, fitting, generate
+from pipeline.evaluate.stage import evaluate_model, predict_rows, reference_losses, room_for_prompt
+from pipeline.modeling.answer_journal import Answer, AnswerJournal, open_answer_journal
+from pipeline.modeling.batches import collate_padded
+from pipeline.modeling.encoding import IGNORE_INDEX, Example, load_encoder
+from pipeline.modeling.generation import StopConditions, auto_batch_size, generate_answers
 from pipeline.modeling.held_out_loss import batches_by_length, held_out_loss, row_losses
 from pipeline.modeling.loading import load_model, load_tokenizer
 
@@ -78,7 +78,7 @@ def test_answers_are_those_of_one_prompt_at_a_time_whatever_the_batch_size(
     expected = alone(model)
     assert {answer.finish_reason for answer in expected} == {"stop", "length"}
     assert len({len(answer.new_tokens) for answer in expected}) > 3  # rows leave the batch at different steps
-    assert generate(model, prompts(), Ending(20, EOS, PADDING), batch_size) == expected
+    assert generate_answers(model, prompts(), StopConditions(20, EOS, PADDING), batch_size) == expected
 
 
 WIDE = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "initializer_range": 0.6}
@@ -107,13 +107,13 @@ def test_other_architectures_answer_as_one_prompt_at_a_time_too(config: Pretrain
     expected = alone(other)
     assert len({tuple(answer.new_tokens) for answer in expected}) > 3
     for batch_size in (3, None):
-        assert generate(other, prompts(), Ending(20, EOS, PADDING), batch_size) == expected
+        assert generate_answers(other, prompts(), StopConditions(20, EOS, PADDING), batch_size) == expected
 
 
 def test_the_model_s_own_generation_configuration_is_not_used(model: GPTNeoXForCausalLM) -> None:
-    before = generate(model, prompts()[:4], Ending(8, EOS, PADDING), 4)
+    before = generate_answers(model, prompts()[:4], StopConditions(8, EOS, PADDING), 4)
     model.generation_config = GenerationConfig(num_beams=3, min_new_tokens=8, repetition_penalty=9.0, max_length=5)
-    assert generate(model, prompts()[:4], Ending(8, EOS, PADDING), 4) == before
+    assert generate_answers(model, prompts()[:4], StopConditions(8, EOS, PADDING), 4) == before
 
 
 def short_of_memory(model: Any, monkeypatch: pytest.MonkeyPatch, rows: int) -> list[int]:
@@ -135,7 +135,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_answers_stay(
 ) -> None:
     expected = alone(model, 1)
     tried = short_of_memory(model, monkeypatch, 5)
-    assert generate(model, prompts(), Ending(1, EOS, PADDING), None) == expected
+    assert generate_answers(model, prompts(), StopConditions(1, EOS, PADDING), None) == expected
     assert tried == [2, 1, 20, 10, 5]  # the first two: is it the same in a batch?
     assert [record.getMessage() for record in caplog.records] == [
         "20 prompts side by side do not fit into memory; going on with 10",
@@ -148,7 +148,7 @@ def test_a_single_prompt_that_does_not_fit_is_an_error(
 ) -> None:
     short_of_memory(model, monkeypatch, 0)
     with pytest.raises(RuntimeError, match="can't allocate memory"):
-        generate(model, prompts(), Ending(1, EOS, PADDING), 2)
+        generate_answers(model, prompts(), StopConditions(1, EOS, PADDING), 2)
 
 
 def test_the_batch_size_is_what_fits_into_half_of_the_free_memory(
@@ -158,25 +158,25 @@ def test_the_batch_size_is_what_fits_into_half_of_the_free_memory(
     row = 34 * 384 * 4 + 480
     for free, fit in ((20 * row, 10), (20 * row - 2, 9), (row, 1), (10**12, 128)):
         monkeypatch.setattr("pipeline.modeling.generation.free_memory", lambda _, free=free: free)
-        assert fitting(model, 34) == fit
+        assert auto_batch_size(model, 34) == fit
 
 
 def test_interrupted_it_goes_on_where_it_was(model: GPTNeoXForCausalLM, tmp_path: Path) -> None:
-    expected = generate(model, prompts(), Ending(20, EOS, PADDING), 5)
+    expected = generate_answers(model, prompts(), StopConditions(20, EOS, PADDING), 5)
     path = tmp_path / "answers.jsonl"
-    generate(model, prompts(), Ending(20, EOS, PADDING), 5, Kept(path))
+    generate_answers(model, prompts(), StopConditions(20, EOS, PADDING), 5, AnswerJournal(path))
     lines = path.read_text().splitlines()
     assert len(lines) == 20
     path.write_text("\n".join(lines[:5]) + "\n" + lines[5][:-4])  # killed while it wrote the sixth
-    kept = Kept(path)
+    kept = AnswerJournal(path)
     assert len(kept.answers) == 5
     asked = []
     model.register_forward_pre_hook(lambda _, __, inputs: asked.append(len(inputs["input_ids"])), with_kwargs=True)
-    assert generate(model, prompts(), Ending(20, EOS, PADDING), 64, kept) == expected
+    assert generate_answers(model, prompts(), StopConditions(20, EOS, PADDING), 64, kept) == expected
     model._forward_pre_hooks.clear()
     assert max(asked) == 15
-    assert Kept(path).answers == dict(enumerate(expected))
-    assert generate(model, prompts(), Ending(20, EOS, PADDING), 64, Kept(path)) == expected
+    assert AnswerJournal(path).answers == dict(enumerate(expected))
+    assert generate_answers(model, prompts(), StopConditions(20, EOS, PADDING), 64, AnswerJournal(path)) == expected
 
 
 def test_kept_answers_are_of_one_evaluation_and_gone_after_success(
@@ -185,15 +185,15 @@ def test_kept_answers_are_of_one_evaluation_and_gone_after_success(
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
 
     def interrupted() -> None:
-        with kept_answers({"model": "a"}) as kept:
+        with open_answer_journal({"model": "a"}) as kept:
             kept.add({3: Answer([7, 8], "stop")})
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    with kept_answers({"model": "b"}) as kept:
+    with open_answer_journal({"model": "b"}) as kept:
         assert kept.answers == {}
-    with kept_answers({"model": "a"}) as kept:
+    with open_answer_journal({"model": "a"}) as kept:
         assert kept.answers == {3: Answer([7, 8], "stop")}
     assert list((tmp_path / ".checkpoints").iterdir()) == []
 
@@ -201,7 +201,7 @@ def test_kept_answers_are_of_one_evaluation_and_gone_after_success(
 def examples() -> list[Example]:
     generator = torch.Generator().manual_seed(1)
     rows = [torch.randint(2, 40, (4 + i,), generator=generator).tolist() for i in range(12)]
-    return [Example(row, [IGNORED, IGNORED, *row[2:]], 0) for row in rows]
+    return [Example(row, [IGNORE_INDEX, IGNORE_INDEX, *row[2:]], 0) for row in rows]
 
 
 def test_the_held_out_loss_is_the_mean_over_all_labelled_tokens(model: GPTNeoXForCausalLM) -> None:
@@ -215,16 +215,16 @@ def test_the_held_out_loss_is_the_mean_over_all_labelled_tokens(model: GPTNeoXFo
 
 
 def test_row_losses_of_a_uniform_model_are_log_vocabulary_a_token() -> None:
-    labels = torch.tensor([[5, 6, 7], [IGNORED, IGNORED, 3]])
+    labels = torch.tensor([[5, 6, 7], [IGNORE_INDEX, IGNORE_INDEX, 3]])
     expected = torch.tensor([[2 * math.log(10), 2.0], [math.log(10), 1.0]])
     torch.testing.assert_close(row_losses(torch.zeros(2, 3, 10), labels), expected)
 
 
 def test_a_padded_batch_is_padded_on_the_right() -> None:
-    batch = pad([Example([5, 6, 7], [IGNORED, 6, 7], 0), Example([8], [8], 0)], PADDING)
+    batch = collate_padded([Example([5, 6, 7], [IGNORE_INDEX, 6, 7], 0), Example([8], [8], 0)], PADDING)
     assert {name: tensor.tolist() for name, tensor in batch.items()} == {
         "input_ids": [[5, 6, 7], [8, 1, 1]],
-        "labels": [[IGNORED, 6, 7], [8, IGNORED, IGNORED]],
+        "labels": [[IGNORE_INDEX, 6, 7], [8, IGNORE_INDEX, IGNORE_INDEX]],
     }
 
 
@@ -250,7 +250,7 @@ def test_an_answer_must_leave_room_for_its_question() -> None:
 
 def evaluated(rows: list[dict[str, Any]], **changes: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     options = Evaluate(limit=None, max_new_tokens=12, batch_size=5, precision="fp32", **OPTIONS)
-    return evaluate(rows, Path("models/base"), options.model_copy(update=changes), torch.device("cpu"))
+    return evaluate_model(rows, Path("models/base"), options.model_copy(update=changes), torch.device("cpu"))
 
 
 def test_a_prediction_has_the_fields_that_others_read(in_built: Path) -> None:
@@ -277,7 +277,7 @@ def test_in_bf16_the_answers_are_given_in_bf16_and_the_loss_in_float32(in_built:
     assert metrics["loss"] == evaluated(rows)[1]["loss"]
     model = load_model(Path("models/base")).to(torch.bfloat16)
     encoder = load_encoder(Path("models/base"))
-    expected = answered(
+    expected = predict_rows(
         rows, model, encoder, Evaluate(limit=None, max_new_tokens=12, batch_size=5, precision="bf16", **OPTIONS), 96
     )
     assert [row["prediction"] for row in predictions] == [row["prediction"] for row in expected]
@@ -320,7 +320,7 @@ def test_the_loss_counts_the_end_of_text_and_not_the_prompt(in_built: Path) -> N
     assert answer[-1] == encoder.eos == load_tokenizer(Path("models/base")).eos_token_id
     log_probabilities = torch.log_softmax(model(torch.tensor([ids + answer])).logits[0].double(), dim=-1)
     expected = [-log_probabilities[len(ids) + i - 1, token].item() for i, token in enumerate(answer)]
-    (found,) = losses_of([row], model, encoder, 96)
+    (found,) = reference_losses([row], model, encoder, 96)
     assert found == {"loss": pytest.approx(sum(expected) / len(answer), abs=1e-6), "tokens": len(answer), "bytes": 4}
 
 
@@ -328,5 +328,5 @@ def test_the_same_row_scores_the_same_in_any_company(in_built: Path) -> None:
     rows = read_jsonl(Path("data/formatted/test.jsonl"))[:9]
     encoder, model = load_encoder(Path("models/base")), load_model(Path("models/base"))
     options = Evaluate(limit=None, max_new_tokens=12, batch_size=9, precision="fp32", **OPTIONS)
-    together = answered(rows, model, encoder, options, 96)
-    assert [answered([row], model, encoder, options, 96)[0] for row in rows] == together
+    together = predict_rows(rows, model, encoder, options, 96)
+    assert [predict_rows([row], model, encoder, options, 96)[0] for row in rows] == together

@@ -9,9 +9,9 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from pipeline.config.params import Evaluate
 from pipeline.core.files import read_jsonl
 from pipeline.errors import ModelError
-from pipeline.evaluate.semantic import similarities
-from pipeline.evaluate.stage import evaluate
-from pipeline.scoring.metrics import MEASURES
+from pipeline.evaluate.semantic import semantic_similarities
+from pipeline.evaluate.stage import evaluate_model
+from pipeline.scoring.metrics import ALL_METRICS
 
 CPU = torch.device("cpu")
 ANSWERS = ["Drink water and rest.", "Flu.", "", "  "]
@@ -40,7 +40,7 @@ def embedded(folder: Path, text: str) -> torch.Tensor:
 
 
 def test_it_is_the_cosine_of_the_means_over_the_tokens_and_0_for_nothing(encoder: Path) -> None:
-    found = similarities(str(encoder), ANSWERS, REFERENCES, CPU)
+    found = semantic_similarities(str(encoder), ANSWERS, REFERENCES, CPU)
     first, second = embedded(encoder, ANSWERS[0]), embedded(encoder, REFERENCES[0])
     expected = float(first @ second / (first.norm() * second.norm()))
     assert found == pytest.approx([expected, 1.0, 0.0, 0.0], abs=1e-5)
@@ -48,7 +48,7 @@ def test_it_is_the_cosine_of_the_means_over_the_tokens_and_0_for_nothing(encoder
 
 
 def test_a_text_longer_than_the_encoder_is_cut(encoder: Path) -> None:
-    (found,) = similarities(str(encoder), ["water " * 500], ["water " * 400], CPU)
+    (found,) = semantic_similarities(str(encoder), ["water " * 500], ["water " * 400], CPU)
     assert found == pytest.approx(1.0, abs=1e-5)
 
 
@@ -56,16 +56,16 @@ def test_evaluate_scores_every_answer_by_it(encoder: Path) -> None:
     values = {"limit": None, "max_new_tokens": 12, "batch_size": None, "precision": "fp32", "engine": "transformers"}
     options = Evaluate.model_validate({**values, "semantic_model": str(encoder), "semantic_sha256": None})
     rows = read_jsonl(Path("data/formatted/test.jsonl"))[:3]
-    predictions, metrics = evaluate(rows, Path("models/base"), options, CPU)
+    predictions, metrics = evaluate_model(rows, Path("models/base"), options, CPU)
     texts = [[row[name] for row in predictions] for name in ("prediction", "reference")]
-    assert [row["semantic"] for row in predictions] == similarities(str(encoder), *texts, CPU)
+    assert [row["semantic"] for row in predictions] == semantic_similarities(str(encoder), *texts, CPU)
     assert metrics["semantic"] == pytest.approx(sum(row["semantic"] for row in predictions) / 3)
-    assert MEASURES["semantic"].kind == "tested"
+    assert ALL_METRICS["semantic"].kind == "tested"
 
 
 def test_what_is_no_encoder_is_told_by_key_and_folder(encoder: Path) -> None:
     with pytest.raises(ModelError, match=r"evaluate.semantic_model: nowhere"):
-        similarities("nowhere", ANSWERS, REFERENCES, CPU)
+        semantic_similarities("nowhere", ANSWERS, REFERENCES, CPU)
     (encoder / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(ModelError, match=r"evaluate.semantic_model: .*encoder does not load \("):
-        similarities(str(encoder), ANSWERS, REFERENCES, CPU)
+        semantic_similarities(str(encoder), ANSWERS, REFERENCES, CPU)

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.config.params import FileRows
 from pipeline.errors import DataError
-from pipeline.fetch.sources import load, local_places, peek, read
+from pipeline.fetch.sources import load_rows, local_data_files, peek_columns, read_files
 
 CHAT = [
     {"messages": [{"role": "user", "content": "Is it flu?"}, {"role": "assistant", "content": "Rest."}]},
@@ -30,7 +30,7 @@ def written(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
 
 
 def read_table(path: Path, rows: int | None = None) -> pa.Table:
-    return read(local_places(str(path)), rows)[0]
+    return read_files(local_data_files(str(path)), rows)[0]
 
 
 def source(path: Path, **values: Any) -> FileRows:
@@ -189,9 +189,9 @@ def test_mixed_types_are_blamed_on_the_column_that_mixes_them_not_on_whole_and_b
 )
 def test_path_without_a_file_is_refused(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        load(source(tmp_path / name))
+        load_rows(source(tmp_path / name))
     with pytest.raises(DataError, match=message):
-        peek(str(tmp_path / name))
+        peek_columns(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.json", "rows.parquet"])
@@ -206,33 +206,33 @@ def test_peek_and_first_rows(written: Callable[..., Path], tmp_path: Path, name:
         written(name, contents[name])
     else:
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / name, row_group_size=2)
-    assert peek(str(tmp_path / name)) == ["question", "answer"]
+    assert peek_columns(str(tmp_path / name)) == ["question", "answer"]
     assert read_table(tmp_path / name, rows=3).to_pylist() == rows[:3]
 
 
 def test_peek_leaves_faults_after_its_rows_unseen(written: Callable[..., Path]) -> None:
     path = written("rows.jsonl", '{"text": "a"}\n' * 100 + "broken\n")
-    assert peek(str(path)) == ["text"]
+    assert peek_columns(str(path)) == ["text"]
     with pytest.raises(DataError, match="line 101: not JSON"):
         read_table(path)
 
 
 def test_limit_takes_the_first_rows(written: Callable[..., Path]) -> None:
     path = written("rows.csv", "text\na\nb\nc\n")
-    assert load(source(path, limit=2)).table.to_pydict() == {"text": ["a", "b"]}
-    assert load(source(path, limit=9)).table.num_rows == 3
+    assert load_rows(source(path, limit=2)).table.to_pydict() == {"text": ["a", "b"]}
+    assert load_rows(source(path, limit=9)).table.num_rows == 3
 
 
 def test_source_without_rows_is_refused(written: Callable[..., Path]) -> None:
     with pytest.raises(DataError, match="the source has no rows"):
-        load(source(written("rows.csv", "text\n")))
+        load_rows(source(written("rows.csv", "text\n")))
 
 
 def test_revision_is_the_sha256_of_the_file(written: Callable[..., Path]) -> None:
     checksum = "ef271522dd0a16c1b66bcbadc17474307a88dea874019dc4146b4789a09a8c2d"
-    assert load(source(written("rows.csv", "text\na\n"))).revision == checksum
+    assert load_rows(source(written("rows.csv", "text\na\n"))).revision == checksum
 
 
 def test_changed_file_is_refused_with_both_checksums(written: Callable[..., Path]) -> None:
     with pytest.raises(DataError, match=r"has changed since .* expected 000000000000…\).\n.*make params"):
-        load(source(written("rows.csv", "text\na\n"), sha256="0" * 64))
+        load_rows(source(written("rows.csv", "text\na\n"), sha256="0" * 64))

@@ -14,7 +14,7 @@ from support.error_inputs import small_disk
 from support.hub import COMMIT, OLDER, Hub, serving
 from support.project import ROOT, commit_all, python_in, run_in
 
-from pipeline.synthetic.dialogues import generate, read_knowledge
+from pipeline.synthetic.dialogues import generate_dialogues, read_knowledge
 
 ROWS = [
     {"Description": f"Q. What about case {i}?", "Patient": "Hi", "Doctor": f"Case {i} wants rest and {i} days of it."}
@@ -183,7 +183,7 @@ def test_a_full_disk_is_one_message_and_the_download_goes_on_when_there_is_room(
 
 def test_the_tutorial_runs_whole(project: Path, hub: Hub) -> None:
     """Dataset and model under the real names, small in size; what the tutorial fixes is the preset's."""
-    dialogues = generate(read_knowledge(project / "data/knowledge/conditions.yaml"), rows=600, seed=0)
+    dialogues = generate_dialogues(read_knowledge(project / "data/knowledge/conditions.yaml"), rows=600, seed=0)
     served = hub.root / "datasets/ruslanmv/ai-medical-chatbot/train.jsonl"
     served.write_text("".join(json.dumps(row) + "\n" for row in dialogues))
     tiny = ("layers=2", "hidden_size=32", "heads=2", "vocabulary=400", "positions=2048")

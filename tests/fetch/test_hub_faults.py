@@ -18,7 +18,7 @@ from support.project import environment, python_in, run_in
 
 from pipeline.errors import DataError, PipelineError
 from pipeline.fetch import downloads
-from pipeline.fetch.hub import snapshot
+from pipeline.fetch.hub import fetch_snapshot
 
 ROWS, CARD = random.Random(0).randbytes(300_000), b"---\nlicense: mit\n---\n"  # one in LFS, one in git
 FILES = {"README.md": CARD, "data/train.parquet": ROWS}
@@ -69,14 +69,14 @@ def cache(tmp_path: Path) -> Path:
 
 
 def brought(revision: str = "main") -> dict[str, bytes]:
-    folder = snapshot(NAME, revision, "dataset")
+    folder = fetch_snapshot(NAME, revision, "dataset")
     assert folder.name == COMMIT
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def refused(revision: str = "main") -> str:
     with pytest.raises(PipelineError) as error:
-        snapshot(NAME, revision, "dataset")
+        fetch_snapshot(NAME, revision, "dataset")
     return str(error.value)
 
 
@@ -337,7 +337,7 @@ def test_access_that_is_refused_names_the_token_and_never_prints_it(
 def test_a_repository_and_a_revision_that_are_not_there_are_told_at_once(hub: Hub, slept: list[float]) -> None:
     assert refused("v9") == "data.revision: owner/rows has no branch, tag or commit v9"
     with pytest.raises(DataError, match=r"data.name: no dataset owner/none on the hub, or it is private: then log in"):
-        snapshot("owner/none", "main", "dataset")
+        fetch_snapshot("owner/none", "main", "dataset")
     assert slept == []
 
 

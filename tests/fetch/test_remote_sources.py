@@ -22,7 +22,7 @@ from support.project import ROOT
 from support.sources import loaded
 from support.store import Store, serving
 
-from pipeline.compose.composition import composed, read
+from pipeline.compose.composition import compose_params, parse_params
 from pipeline.errors import ConfigError, DataError
 
 ROWS = [
@@ -152,7 +152,9 @@ def test_composition_writes_the_checksum_of_files_folders_and_globs_and_none_of_
     monkeypatch.chdir(ROOT)
 
     def checksum(path: object, *overrides: str) -> Any:
-        return read(composed("data=file", "model=scratch", f"data.path='{path}'", *overrides))["data"]["sha256"]
+        return parse_params(compose_params("data=file", "model=scratch", f"data.path='{path}'", *overrides))["data"][
+            "sha256"
+        ]
 
     for path in (folder, folder / "*.jsonl", folder / "a.jsonl"):
         assert checksum(path) == loaded(path).revision
@@ -314,4 +316,4 @@ def test_composition_refuses_an_address_that_cannot_be_read_and_asks_none(
 ) -> None:
     monkeypatch.chdir(ROOT)
     with pytest.raises(ConfigError, match=rf"data\.path: .*{message}"):
-        composed("data=file", "model=scratch", f"data.path={path}")
+        compose_params("data=file", "model=scratch", f"data.path={path}")

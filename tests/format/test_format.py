@@ -11,24 +11,24 @@ import yaml
 from hypothesis import given, settings, strategies
 
 from pipeline.config.params import Format, Near, Template
-from pipeline.config.placeholders import template_faults
+from pipeline.config.placeholders import template_errors
 from pipeline.errors import DataError
 from pipeline.format.bigrams import bigrams, word_hashes
-from pipeline.format.near_duplicates import near_any
+from pipeline.format.near_duplicates import find_near_duplicates
 from pipeline.format.stage import (
-    Comparison,
-    Row,
-    key_of,
-    leakage,
-    rendered,
+    Conversation,
+    TwinSearch,
+    assign_split,
+    conversations_of,
+    measure_leakage,
+    render_row,
     require_no_more_leakage,
     require_rows,
-    rows_of,
-    split,
-    split_of,
+    split_key,
+    split_rows,
 )
 from pipeline.records.tasks import Turn, task_of
-from pipeline.records.text import asked, words
+from pipeline.records.text import comparison_key, words
 
 TEMPLATES = {
     path.stem: Template(**yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -49,11 +49,11 @@ OPTIONS = Format(
 VOCABULARY = [first + second for first in "bdfgklmnprst" for second in ("a", "el", "in", "or", "um", "ist")]
 
 
-def row(number: int, question: str, answer: str = "Rest.") -> Row:
-    return Row(number, [Turn("user", question)], answer)
+def row(number: int, question: str, answer: str = "Rest.") -> Conversation:
+    return Conversation(number, [Turn("user", question)], answer)
 
 
-def random_rows(count: int, seed: int) -> list[Row]:
+def random_rows(count: int, seed: int) -> list[Conversation]:
     """Questions of 6 to 12 words, each second one with a word changed: so some are near to others."""
     chance = random.Random(seed)
     questions: list[list[str]] = []
@@ -68,18 +68,20 @@ def random_rows(count: int, seed: int) -> list[Row]:
 
 
 def placed(question: str, options: Format = OPTIONS) -> str:
-    return split_of(key_of(row(0, question), options), options)
+    return assign_split(split_key(row(0, question), options), options)
 
 
-def dealt(rows: list[Row], options: Format = OPTIONS) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
-    return split(rows, options, Comparison(rows, NEAR))
+def dealt(
+    rows: list[Conversation], options: Format = OPTIONS
+) -> tuple[dict[str, list[Conversation]], dict[str, list[Conversation]]]:
+    return split_rows(rows, options, TwinSearch(rows, NEAR))
 
 
-def leaked(splits: dict[str, list[Row]]) -> dict[str, float]:
-    return leakage(splits, Comparison([row for rows in splits.values() for row in rows], NEAR))
+def leaked(splits: dict[str, list[Conversation]]) -> dict[str, float]:
+    return measure_leakage(splits, TwinSearch([row for rows in splits.values() for row in rows], NEAR))
 
 
-def place_of(splits: dict[str, list[Row]]) -> dict[int, str]:
+def place_of(splits: dict[str, list[Conversation]]) -> dict[int, str]:
     return {each.id: name for name, rows in splits.items() for each in rows}
 
 
@@ -109,13 +111,13 @@ ASKED = "### Question:\nIs it {flu}?\n### Answer:"
     ids=lambda value: "+".join(value) if isinstance(value, dict) else None,
 )
 def test_record_is_rendered_as(template: str, record: dict[str, Any], prompt: str, completion: str) -> None:
-    (found,) = rows_of([{"id": 7, **record}])
-    assert rendered(found, TEMPLATES[template]) == {"id": 7, "prompt": prompt, "completion": completion}
+    (found,) = conversations_of([{"id": 7, **record}])
+    assert render_row(found, TEMPLATES[template]) == {"id": 7, "prompt": prompt, "completion": completion}
 
 
 def test_what_the_split_compares_is_users_turns_and_last_answer_or_all_of_a_plain_text() -> None:
-    (chat,) = rows_of([{"id": 0, "messages": CHAT}])
-    (text,) = rows_of([{"id": 0, "text": "All of it."}])
+    (chat,) = conversations_of([{"id": 0, "messages": CHAT}])
+    (text,) = conversations_of([{"id": 0, "text": "All of it."}])
     assert (chat.compared("question"), chat.compared("answer")) == (
         ["Hi\nFlu?", "Be brief.", "Hi", "Hello"],
         ["Rest.", "Be brief.", "Hi", "Hello"],
@@ -147,13 +149,13 @@ def test_task_is_the_first_whose_columns_are_there() -> None:
     ids=["none", "doubled braces", "no placeholder", "both templates", "open brace"],
 )
 def test_template_faults(prompt: str, completion: str, faults: list[str]) -> None:
-    found = template_faults(prompt, completion)
+    found = template_errors(prompt, completion)
     assert [text[: len(start)] for text, start in zip(found, faults, strict=True)] == faults
 
 
 @pytest.mark.parametrize("prompt", ["{question:d}", "{question!x}", "{question:{answer}}"])
 def test_placeholder_that_format_would_stumble_over_is_a_fault(prompt: str) -> None:
-    assert len(template_faults(prompt, "{answer}")) == 1
+    assert len(template_errors(prompt, "{answer}")) == 1
 
 
 @pytest.mark.parametrize(
@@ -260,8 +262,8 @@ def test_whatever_the_rows_the_split_keeps_its_word(
             assert similarity(one.question, other.question) < 0.5
 
 
-def fates_of(rows: list[Row], options: Format) -> dict[int, str]:
-    splits, dropped = split(rows, options, Comparison(rows, options.near))
+def fates_of(rows: list[Conversation], options: Format) -> dict[int, str]:
+    splits, dropped = split_rows(rows, options, TwinSearch(rows, options.near))
     return place_of(splits) | dict.fromkeys((each.id for found in dropped.values() for each in found), "dropped")
 
 
@@ -354,13 +356,18 @@ def test_similarity_equal_to_the_threshold_is_near(threshold: float) -> None:
     """The first n + 1 of eleven different words have n of their 10 bigrams: similarity n / 10."""
     at = round(10 * threshold) + 1
     texts = [" ".join("abcdefghijk"[:count]) for count in (at - 1, at, at + 1)]
-    assert near_any(texts, ["a b c d e f g h i j k"], threshold, min_words=2) == [False, True, True]
-    assert near_any(["a b c d e f g h i j k"], texts[:1], threshold, min_words=2) == [False]
+    assert find_near_duplicates(texts, ["a b c d e f g h i j k"], threshold, min_words=2) == [False, True, True]
+    assert find_near_duplicates(["a b c d e f g h i j k"], texts[:1], threshold, min_words=2) == [False]
 
 
 def test_short_texts_are_never_near() -> None:
     references = ["A b, c", "a b c d!", "", "a"]
-    assert near_any(["a b c", "a b c d", "", "a"], references, 0.5, min_words=4) == [False, True, False, False]
+    assert find_near_duplicates(["a b c", "a b c d", "", "a"], references, 0.5, min_words=4) == [
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("threshold", ["0.3", "0.5", "0.7", "0.9"])
@@ -376,7 +383,7 @@ def test_near_any_finds_just_what_comparing_all_pairs_finds(threshold: str) -> N
     nearest = [max(Fraction(len(found & each), len(found | each)) for each in held) for found in map(pairs, texts)]
     expected = [similarity >= Fraction(threshold) for similarity in nearest]
     assert 0 < sum(expected) < 300
-    assert near_any(texts, references, float(threshold), min_words=2) == expected
+    assert find_near_duplicates(texts, references, float(threshold), min_words=2) == expected
 
 
 def test_an_earlier_turn_of_a_training_chat_is_no_held_out_answer() -> None:
@@ -390,7 +397,7 @@ def test_an_earlier_turn_of_a_training_chat_is_no_held_out_answer() -> None:
         ]
         return {"id": 2 * i + turns, "messages": [{"role": role, "content": text} for role, text in said[: 2 * turns]]}
 
-    rows = list(rows_of(chat(i, turns) for i in range(60) for turns in (1, 2)))
+    rows = list(conversations_of(chat(i, turns) for i in range(60) for turns in (1, 2)))
     splits, dropped = dealt(rows)
     held = {row.answer for row in splits["test"] if len(row.answer.split()) == 12}
     assert held
@@ -412,4 +419,4 @@ def test_word_hashes_are_those_of_the_words(texts: list[str]) -> None:
     assert len({*of_word.values()}) == len(of_word)
     _, same = bigrams(texts, min_words=2)
     for one, other in itertools.combinations(range(len(texts)), 2):
-        assert (same[one] == same[other]) == (asked(texts[one]) == asked(texts[other]))
+        assert (same[one] == same[other]) == (comparison_key(texts[one]) == comparison_key(texts[other]))

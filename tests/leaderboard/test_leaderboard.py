@@ -12,7 +12,7 @@ from support.project import ROOT, python_in
 
 from pipeline.errors import ConfigError, DataError
 from pipeline.leaderboard.cli import FILES
-from pipeline.leaderboard.runs import Run, find_runs, parsed
+from pipeline.leaderboard.runs import Run, find_runs, parse_predictions
 
 
 @pytest.fixture(scope="module")
@@ -148,13 +148,13 @@ SOUND = {"id": 1, "prompt": "p", "reference": "r", "prediction": "a", "f1": 0.5}
 )
 def test_rows_that_cannot_be_compared_are_refused(rows: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(DataError) as caught:
-        parsed("".join(json.dumps(row) + "\n" for row in rows).encode(), "main: it")
+        parse_predictions("".join(json.dumps(row) + "\n" for row in rows).encode(), "main: it")
     assert message in str(caught.value)
 
 
 def test_a_line_that_is_no_json_is_told_by_its_number() -> None:
     with pytest.raises(DataError, match=r"^main: it, line 2: not JSON"):
-        parsed(json.dumps(SOUND).encode() + b"\n{oops\n", "main: it")
+        parse_predictions(json.dumps(SOUND).encode() + b"\n{oops\n", "main: it")
 
 
 def test_faulty_rows_are_told_by_revision_file_and_row(board: Path) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.leaderboard.ratings import abilities, ratings, wins_of
+from pipeline.leaderboard.ratings import bradley_terry, rate_entries, win_matrix
 
 # Wins of the American League's eastern teams in 1987 over each other (Agresti, Categorical Data Analysis, second edition,
 # table 10.10),
@@ -20,7 +20,7 @@ BASEBALL = {
 
 
 def test_the_fit_is_the_published_one() -> None:
-    fitted = abilities(np.array([wins for wins, _ in BASEBALL.values()], dtype=float))
+    fitted = bradley_terry(np.array([wins for wins, _ in BASEBALL.values()], dtype=float))
     assert (fitted - fitted[-1]).round(2).tolist() == [figure for _, figure in BASEBALL.values()]
 
 
@@ -30,42 +30,44 @@ def test_newtons_method_and_hunters_algorithm_agree() -> None:
     for _ in range(20_000):  # Hunter 2004, equation 3
         found = wins.sum(axis=1) / (games / (found[:, None] + found[None, :])).sum(axis=1)
         found /= np.exp(np.log(found).mean())
-    assert abilities(wins) == pytest.approx(np.log(found), abs=1e-9)
+    assert bradley_terry(wins) == pytest.approx(np.log(found), abs=1e-9)
 
 
 def test_ten_times_the_wins_are_four_hundred_points() -> None:
     # 99 wins and 9 losses; the added tie makes them 99.5 and 9.5
-    wins = wins_of([np.array([[1.0] * 99 + [0.0] * 9]), np.full((1, 108), 0.5)])
-    first, second = ratings(wins, resamples=50, seed=0)
+    wins = win_matrix([np.array([[1.0] * 99 + [0.0] * 9]), np.full((1, 108), 0.5)])
+    first, second = rate_entries(wins, resamples=50, seed=0)
     assert first.value - second.value == pytest.approx(400 * np.log10(99.5 / 9.5))
     assert first.value + second.value == pytest.approx(2000)
     assert first.low < first.value < first.high
 
 
 def test_who_always_wins_has_a_finite_rating() -> None:
-    always, never = ratings(wins_of([np.ones((1, 149)), np.zeros((1, 149))]), resamples=20, seed=0)
+    always, never = rate_entries(win_matrix([np.ones((1, 149)), np.zeros((1, 149))]), resamples=20, seed=0)
     assert always.value - never.value == pytest.approx(400 * np.log10(149.5 / 0.5))
     assert always.low == pytest.approx(always.high)
 
 
 def test_equal_answers_are_equal_ratings_without_spread() -> None:
-    found = ratings(wins_of([np.array([[0.0, 1.0, 0.5]])] * 3), resamples=20, seed=0)
+    found = rate_entries(win_matrix([np.array([[0.0, 1.0, 0.5]])] * 3), resamples=20, seed=0)
     assert [(round(each.value, 6), round(each.low, 6), round(each.high, 6)) for each in found] == [(1000.0,) * 3] * 3
 
 
 def test_one_player_and_one_row_are_rated_too() -> None:
-    assert ratings(wins_of([np.array([[0.5]])]), resamples=5, seed=0) == [(1000.0, 1000.0, 1000.0)]
+    assert rate_entries(win_matrix([np.array([[0.5]])]), resamples=5, seed=0) == [(1000.0, 1000.0, 1000.0)]
 
 
 def test_runs_meet_one_by_one_and_ties_are_halves() -> None:
     # two runs against one over three rows: both win; one wins and one ties; one wins and one loses
-    found = wins_of([np.array([[1.0, 1.0, 1.0], [1.0, 0.5, 0.0]]), np.array([[0.0, 0.5, 0.5]])])
+    found = win_matrix([np.array([[1.0, 1.0, 1.0], [1.0, 0.5, 0.0]]), np.array([[0.0, 0.5, 0.5]])])
     assert found[:, 0, 1].tolist() == [1.0, 0.75, 0.5]
     assert found[:, 1, 0].tolist() == [0.0, 0.25, 0.5]
 
 
 def test_the_seed_decides_the_interval() -> None:
-    wins = wins_of(list(np.random.default_rng(0).random((3, 1, 60))))
-    assert ratings(wins, 100, seed=1) == ratings(wins, 100, seed=1)
-    assert ratings(wins, 100, seed=1) != ratings(wins, 100, seed=2)
-    assert [each.value for each in ratings(wins, 100, seed=1)] == [each.value for each in ratings(wins, 100, seed=2)]
+    wins = win_matrix(list(np.random.default_rng(0).random((3, 1, 60))))
+    assert rate_entries(wins, 100, seed=1) == rate_entries(wins, 100, seed=1)
+    assert rate_entries(wins, 100, seed=1) != rate_entries(wins, 100, seed=2)
+    assert [each.value for each in rate_entries(wins, 100, seed=1)] == [
+        each.value for each in rate_entries(wins, 100, seed=2)
+    ]

@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError, DataError
-from pipeline.leaderboard.cli import FILES, require_ours, summary, write
-from pipeline.leaderboard.entries import Entry, differing, distinct, entries, on_shared_rows, scored_alike
+from pipeline.leaderboard.cli import FILES, console_lines, require_ours, write_leaderboard
+from pipeline.leaderboard.entries import (
+    Entry,
+    align_metric_versions,
+    differing_keys,
+    group_by_configuration,
+    merge_identical_runs,
+    restrict_to_shared_rows,
+)
 from pipeline.leaderboard.runs import Run
-from pipeline.leaderboard.standings import Standings, standings
+from pipeline.leaderboard.standings import Standings, rank_entries
 
 PARAMS = {"train.seed": 0, "train.learning_rate": 0.1}
 
@@ -24,7 +31,7 @@ def run(name: str, scores: list[float], **changes: Any) -> Run:
 
 
 def compare(*runs: Run, by: str | None = None, partial: bool = False) -> Standings:
-    return standings(entries([*runs]), by, resamples=1000, seed=0, partial=partial)
+    return rank_entries(group_by_configuration([*runs]), by, resamples=1000, seed=0, partial=partial)
 
 
 def draws(share: float, rows: int, seed: int) -> list[float]:
@@ -33,13 +40,13 @@ def draws(share: float, rows: int, seed: int) -> list[float]:
 
 def test_names_of_one_run_are_taken_together() -> None:
     first, second, other = run("main", [0.5]), run("HEAD", [0.5]), run("b", [0.25])
-    kept, notes = distinct([first, other, second])
+    kept, notes = merge_identical_runs([first, other, second])
     assert [each.name for each in kept] == ["main = HEAD", "b"]
     assert notes == ["main = HEAD are one and the same run."]
 
 
 def test_runs_that_differ_in_the_seed_alone_are_one_entry() -> None:
-    found = entries([run("a", [0.5]), run("b", [0.5], learning_rate=0.2), run("c", [1.0], seed=1)])
+    found = group_by_configuration([run("a", [0.5]), run("b", [0.5], learning_rate=0.2), run("c", [1.0], seed=1)])
     assert [(each.name, each.differs, each.seeds) for each in found] == [
         ("a, c", {"train.learning_rate": 0.1}, [0, 1]),
         ("b", {"train.learning_rate": 0.2}, [0]),
@@ -48,7 +55,7 @@ def test_runs_that_differ_in_the_seed_alone_are_one_entry() -> None:
 
 def test_what_no_parameter_tells_apart_is_told_by_data_and_code() -> None:
     other = run("old", [0.5])._replace(inputs={"data/tokenized": "def456789", "pipeline/train/stage.py": "0"})
-    found = entries([run("new", [0.5]), other])
+    found = group_by_configuration([run("new", [0.5]), other])
     assert [each.differs for each in found] == [
         {"input": "data/tokenized abc and 1 more"},
         {"input": "data/tokenized def4567 and 1 more"},
@@ -58,15 +65,15 @@ def test_what_no_parameter_tells_apart_is_told_by_data_and_code() -> None:
 def test_keys_that_only_one_option_has_are_not_differences_but_absent_ones_are() -> None:
     full = {"train.method.kind": "full", "clean.strip": []}
     lora = {"train.method.kind": "lora", "train.method.rank": 8, "clean.strip": [], "evaluate.engine": "x"}
-    assert differing([full, lora]) == ["train.method.kind", "evaluate.engine"]
-    assert differing([lora, {**lora, "train.method.rank": 16}]) == ["train.method.rank"]
+    assert differing_keys([full, lora]) == ["train.method.kind", "evaluate.engine"]
+    assert differing_keys([lora, {**lora, "train.method.rank": 16}]) == ["train.method.rank"]
 
 
 def test_only_rows_of_the_same_id_prompt_and_reference_are_compared() -> None:
     first, second = run("a", [0.0, 0.25, 0.5, 0.75]), run("b", [1.0, 1.0, 1.0])
     second.rows[1]["reference"] = "another"
     second.rows.reverse()
-    alike, notes = on_shared_rows([first, second])
+    alike, notes = restrict_to_shared_rows([first, second])
     assert [[row["id"] for row in each.rows] for each in alike] == [[0, 2], [0, 2]]
     assert notes == [
         "The runs answered different test rows (a 4, b 3). All figures are of the 2 that they share: "
@@ -77,7 +84,7 @@ def test_only_rows_of_the_same_id_prompt_and_reference_are_compared() -> None:
 def test_as_many_rows_with_another_question_are_left_out_and_told() -> None:
     first, second = run("a", [0.0, 0.25]), run("b", [1.0, 1.0])
     second.rows[1]["prompt"] = "asked otherwise"
-    alike, notes = on_shared_rows([first, second])
+    alike, notes = restrict_to_shared_rows([first, second])
     assert [len(each.rows) for each in alike] == [1, 1]
     assert notes[0].startswith(
         "The runs answered different test rows (a 2, b 2). All figures are of the 1 that they share"
@@ -86,15 +93,17 @@ def test_as_many_rows_with_another_question_are_left_out_and_told() -> None:
 
 def test_of_many_runs_the_usual_number_of_rows_is_told_once() -> None:
     few, many = [run(name, [0.0, 0.25]) for name in "abcd"], run("e", [1.0, 1.0, 0.5])
-    assert on_shared_rows([*few, many])[1][0].startswith("The runs answered different test rows (e 3, 4 others 2).")
+    assert restrict_to_shared_rows([*few, many])[1][0].startswith(
+        "The runs answered different test rows (e 3, 4 others 2)."
+    )
     few[3].rows[1]["prompt"] = "asked otherwise"
-    assert on_shared_rows(few)[1][0].startswith("The runs answered different test rows (all 4 2).")
+    assert restrict_to_shared_rows(few)[1][0].startswith("The runs answered different test rows (all 4 2).")
 
 
 def test_the_same_rows_in_another_order_are_shared_without_a_word() -> None:
     first, second = run("a", [0.0, 0.25]), run("b", [0.5, 1.0])
     second.rows.reverse()
-    alike, notes = on_shared_rows([first, second])
+    alike, notes = restrict_to_shared_rows([first, second])
     assert [row["f1"] for row in alike[1].rows] == [0.5, 1.0]
     assert notes == []
 
@@ -103,7 +112,7 @@ def test_runs_without_a_shared_row_are_refused() -> None:
     first, second, third = run("a", [0.0]), run("b", [1.0]), run("c", [1.0])
     third.rows[0]["reference"] = "another"
     with pytest.raises(DataError, match=r"there is no test row .*: a shares none with c\. Test rows: a 1, b 1, c 1\."):
-        on_shared_rows([first, second, third])
+        restrict_to_shared_rows([first, second, third])
 
 
 def test_answers_of_other_metric_versions_are_scored_anew_and_it_is_told() -> None:
@@ -111,15 +120,15 @@ def test_answers_of_other_metric_versions_are_scored_anew_and_it_is_told() -> No
     old = old._replace(metrics={"signature": {"bleu": "1.0"}})
     for each in (old, new):
         each.rows[0].update(prediction="drink water", reference="drink some water")
-    found, notes = scored_alike([old, new])
+    found, notes = align_metric_versions([old, new])
     assert [each.rows[0]["f1"] for each in found] == [0.8, 0.8]
     assert notes == [
         "Other versions of the metrics had scored these answers, so all were scored anew: "
         "old by version 1; new by version 2."
     ]
     newer = new._replace(metrics={"version": 2, "signature": {"bleu": "2.0"}})
-    assert scored_alike([new, newer])[1][0].endswith("new by version 2; new by version 2, bleu 2.0.")
-    assert scored_alike([new, new]) == ([new, new], [])
+    assert align_metric_versions([new, newer])[1][0].endswith("new by version 2; new by version 2, bleu 2.0.")
+    assert align_metric_versions([new, new]) == ([new, new], [])
 
 
 def plain(name: str, losses: list[float] | None, loss: float, version: int = 2, **changes: Any) -> Run:
@@ -155,7 +164,7 @@ def test_plain_text_of_other_metric_versions_is_refused() -> None:
     with pytest.raises(
         DataError, match="other versions of the metrics measured these runs: a by version 1; b by version 2"
     ):
-        scored_alike([plain("a", None, 2.0, version=1), plain("b", None, 2.0)])
+        align_metric_versions([plain("a", None, 2.0, version=1), plain("b", None, 2.0)])
 
 
 def test_equal_answers_are_within_noise_and_rated_alike() -> None:
@@ -188,12 +197,12 @@ def test_a_difference_that_another_seed_makes_is_marked() -> None:
     assert [(duel.verdict, duel.within_seeds) for duel in close.duels] == [("better", False)]
     far = compare(run("a", [1.0] * 100), run("b", more, seed=1), run("c", half, learning_rate=0.2))
     assert [(duel.verdict, duel.within_seeds) for duel in far.duels] == [("better", True)]
-    assert "* by no more than another train.seed makes" in "\n".join(summary(far))
+    assert "* by no more than another train.seed makes" in "\n".join(console_lines(far))
 
 
 def test_one_configuration_is_a_table_of_one_row() -> None:
     result = compare(run("a", [0.0, 1.0, 1.0, 1.0]))
-    assert summary(result) == [
+    assert console_lines(result) == [
         "1 configuration on the same 4 test rows, the best Token F1 first",
         "",
         "                                     Token F1           BLEU  Held-out loss",
@@ -209,7 +218,7 @@ def test_one_test_row_is_too_few_to_tell_and_has_no_interval() -> None:
     assert [(duel.verdict, duel.low) for duel in result.duels] == [("too few rows to tell", None)]
     assert result.places[0].figures["f1"] == (1.0, None, None, None)
     assert result.places[0].rating is None
-    assert "One test row has no spread" in "\n".join(summary(result))
+    assert "One test row has no spread" in "\n".join(console_lines(result))
 
 
 def test_metrics_that_cannot_order_are_refused_with_those_that_can() -> None:
@@ -224,7 +233,7 @@ def test_metrics_that_cannot_order_are_refused_with_those_that_can() -> None:
     with pytest.raises(ConfigError, match="--by new_tokens: more of it is neither better nor worse"):
         compare(*runs, by="new_tokens")
     with pytest.raises(ConfigError, match="--resamples 5: too few"):
-        standings(entries([*runs]), None, resamples=5, seed=0, partial=False)
+        rank_entries(group_by_configuration([*runs]), None, resamples=5, seed=0, partial=False)
 
 
 def test_a_score_that_one_row_lacks_is_told_by_run_and_row() -> None:
@@ -239,7 +248,7 @@ HOSTILE = "<script>alert('x')</script>"
 
 def test_the_folder_holds_every_figure_and_escapes_names(tmp_path: Path) -> None:
     result = compare(run(HOSTILE, draws(0.9, 20, 0)), run("b", draws(0.2, 20, 1), learning_rate=0.2))
-    write(result, {"instance": "finetuned", "resamples": 1000, "seed": 0}, tmp_path / "out")
+    write_leaderboard(result, {"instance": "finetuned", "resamples": 1000, "seed": 0}, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
     page = (tmp_path / "out/leaderboard.html").read_text()
     assert HOSTILE not in page
@@ -268,7 +277,7 @@ def test_a_folder_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
 
 def test_many_pairs_are_told_by_the_first_place(tmp_path: Path) -> None:
     runs = [run(f"r{i}", draws(0.9 - i / 10, 30, seed=i), learning_rate=float(i)) for i in range(7)]
-    text = summary(compare(*runs))
+    text = console_lines(compare(*runs))
     assert sum(line.startswith("1 against") for line in text) == 6
     assert text[-1] == "The other 15 pairs are in pairs.csv."
     assert max(map(len, text)) <= 100
@@ -280,7 +289,7 @@ def test_long_names_and_labels_stay_in_a_hundred_columns() -> None:
         run("experiment-with-a-very-long-name-indeed-and-more", [0.5] * 9),
         run("b", [0.25] * 9, learning_rate=0.2, **long),
     )
-    assert max(map(len, summary(result))) <= 100
+    assert max(map(len, console_lines(result))) <= 100
 
 
 def test_an_entry_knows_its_seeds_in_order() -> None:

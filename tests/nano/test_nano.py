@@ -11,14 +11,14 @@ from safetensors import safe_open
 from support.project import ROOT
 
 from pipeline.clean import stage as clean
-from pipeline.compose.composition import read
+from pipeline.compose.composition import parse_params
 from pipeline.config import params
-from pipeline.config.validation import check
-from pipeline.core.files import sha256
-from pipeline.fetch.sources import load
+from pipeline.config.validation import validate_params
+from pipeline.core.files import sha256_of_path
+from pipeline.fetch.sources import load_rows
 from pipeline.format import stage as format
 from pipeline.nano.articles import TELLINGS, edition
-from pipeline.nano.build import KNOWLEDGE, NANO, Recipe, articles, batches, build
+from pipeline.nano.build import KNOWLEDGE, NANO, Recipe, articles, batches, build_nano
 from pipeline.synthetic.dialogues import WORDINGS, read_knowledge
 
 TINY = Recipe(editions=2, vocabulary=400, positions=64, layers=1, hidden_size=32, heads=2, length=32, batch_size=32)
@@ -80,17 +80,17 @@ def test_articles_stand_one_after_the_other_in_rows_of_one_length() -> None:
 
 
 def test_one_recipe_gives_one_model_and_another_seed_another(tmp_path: Path) -> None:
-    came = [build(recipe, ROOT / KNOWLEDGE, tmp_path / name) for name, recipe in (("a", TINY), ("b", TINY))]
-    other = build(Recipe(**{**asdict(TINY), "seed": 1}), ROOT / KNOWLEDGE, tmp_path / "c")
+    came = [build_nano(recipe, ROOT / KNOWLEDGE, tmp_path / name) for name, recipe in (("a", TINY), ("b", TINY))]
+    other = build_nano(Recipe(**{**asdict(TINY), "seed": 1}), ROOT / KNOWLEDGE, tmp_path / "c")
     assert came[0] == came[1]
-    assert sha256(tmp_path / "a") == sha256(tmp_path / "b") != sha256(tmp_path / "c")
+    assert sha256_of_path(tmp_path / "a") == sha256_of_path(tmp_path / "b") != sha256_of_path(tmp_path / "c")
     assert came[0]["articles"] == other["articles"] == 816
     assert came[0]["loss"] < 5.9  # ln 400 = 5.99 is what knowing nothing costs
 
 
 def test_the_shipped_model_is_small_and_of_the_present_recipe_and_knowledge() -> None:
     card = (ROOT / NANO / "README.md").read_text()
-    assert f"| SHA-256 of the knowledge file | {sha256(ROOT / KNOWLEDGE)} |" in card
+    assert f"| SHA-256 of the knowledge file | {sha256_of_path(ROOT / KNOWLEDGE)} |" in card
     for name, value in asdict(Recipe()).items():
         assert f"| {name} | {value} |" in card
     assert f"{len(articles(read_knowledge(ROOT / KNOWLEDGE), Recipe())):,} articles" in card
@@ -102,16 +102,16 @@ def test_the_shipped_model_is_small_and_of_the_present_recipe_and_knowledge() ->
 
 @pytest.fixture(scope="module")
 def default() -> params.Params:
-    values = read((ROOT / "params.yaml").read_text())
+    values = parse_params((ROOT / "params.yaml").read_text())
     values["data"]["path"] = str(ROOT / values["data"]["path"])
-    return check(values)
+    return validate_params(values)
 
 
 def test_the_default_asks_at_least_100_questions_about_facts_that_training_never_tells(default: params.Params) -> None:
-    source = load(default.data)
+    source = load_rows(default.data)
     cleaned = clean.Cleaner(source.taken, default.clean).batch(source.table)
-    rows = list(format.rows_of(cleaned.records))
-    splits, _ = format.split(rows, default.format, format.Comparison(rows, default.format.near))
+    rows = list(format.conversations_of(cleaned.records))
+    splits, _ = format.split_rows(rows, default.format, format.TwinSearch(rows, default.format.near))
     facts = {
         phrase: (name, fact) for name, told in read_knowledge(ROOT / KNOWLEDGE).items() for fact, phrase in told.items()
     }

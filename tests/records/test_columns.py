@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.config.params import FileRows
 from pipeline.errors import DataError
-from pipeline.records.columns import resolve
+from pipeline.records.columns import resolve_columns
 
 NAMES = "the columns bear the task's names"
 CAPITALS = NAMES + " but for capitals"
@@ -73,7 +73,7 @@ TAKEN = {
 
 @pytest.mark.parametrize(("there", "columns", "task", "why"), TAKEN.values(), ids=TAKEN)
 def test_columns_are_taken_by_their_names(there: list[str], columns: dict[str, str], task: str, why: str) -> None:
-    taken = resolve(there, None)
+    taken = resolve_columns(there, None)
     assert (taken.columns, taken.task.name, taken.why) == (columns, task, why)
 
 
@@ -100,14 +100,14 @@ AMBIGUOUS = {
 @pytest.mark.parametrize(("there", "choices"), AMBIGUOUS.values(), ids=AMBIGUOUS)
 def test_two_that_fit_equally_are_an_error_that_lists_both(there: list[str], choices: list[str]) -> None:
     with pytest.raises(DataError) as error:
-        resolve(there, None)
+        resolve_columns(there, None)
     head, *lines = str(error.value).split("\n")
     assert head == f"The columns {', '.join(there)} fit more than one task equally well. Choose one:"
     assert lines == [f"  -S 'data.columns={choice}'" for choice in choices]
 
 
 def test_a_mapping_is_taken_as_it_is() -> None:
-    taken = resolve(["Title", "Body", "Reply", "text"], {"question": "{Title}: {Body}", "answer": "Reply"})
+    taken = resolve_columns(["Title", "Body", "Reply", "text"], {"question": "{Title}: {Body}", "answer": "Reply"})
     assert taken.columns == {"question": "{Title}: {Body}", "answer": "Reply"}
     assert taken.sources() == ["Title", "Body", "Reply"]
     assert taken.told() == "question ← {Title}: {Body}, answer ← Reply (question/answer: as data.columns says)"
@@ -116,12 +116,12 @@ def test_a_mapping_is_taken_as_it_is() -> None:
 def test_mapped_columns_that_lack_are_named_with_those_there() -> None:
     message = "no column Patient, Doctor, which data.columns names; columns there: Question, Answer"
     with pytest.raises(DataError, match=message):
-        resolve(["Question", "Answer"], {"question": "{Question} {Patient}", "answer": "Doctor"})
+        resolve_columns(["Question", "Answer"], {"question": "{Question} {Patient}", "answer": "Doctor"})
 
 
 def test_of_thousands_of_columns_a_message_shows_some() -> None:
     with pytest.raises(DataError, match=r"has the columns c0, .*, c29 and 9,970 more\."):
-        resolve([f"c{number}" for number in range(10_000)], None)
+        resolve_columns([f"c{number}" for number in range(10_000)], None)
 
 
 UNKNOWN = {
@@ -139,7 +139,7 @@ UNKNOWN = {
 @pytest.mark.parametrize(("columns", "message"), UNKNOWN.values(), ids=UNKNOWN)
 def test_columns_of_no_task_are_refused(columns: dict[str, str] | None, message: str) -> None:
     with pytest.raises(DataError) as error:
-        resolve(["a", "b"], columns)
+        resolve_columns(["a", "b"], columns)
     assert message in str(error.value)
 
 

@@ -10,7 +10,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import sentence_bleu, sentence_chrf
 from support.predictions import PAIRS
 
-from pipeline.scoring.answer_scores import distinct, exact_match, f1, loops, score
+from pipeline.scoring.answer_scores import distinct_n, exact_match, f1, is_looping, score_answer
 
 
 def normalize_answer(text: str) -> str:
@@ -65,13 +65,13 @@ def test_rouge_is_rouge_scores(prediction: str, reference: str) -> None:
     expected = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], use_stemmer=True).score(
         target=reference, prediction=prediction
     )
-    found = score(prediction, reference)
+    found = score_answer(prediction, reference)
     assert {name: found[name] for name in expected} == {name: each.fmeasure for name, each in expected.items()}
 
 
 @pytest.mark.parametrize(("prediction", "reference"), PAIRS)
 def test_bleu_and_chrf_of_one_answer_are_sacrebleus(prediction: str, reference: str) -> None:
-    found = score(prediction, reference)
+    found = score_answer(prediction, reference)
     assert found["bleu"] == sentence_bleu(prediction, [reference]).score
     assert found["chrf"] == sentence_chrf(prediction, [reference]).score
 
@@ -79,7 +79,7 @@ def test_bleu_and_chrf_of_one_answer_are_sacrebleus(prediction: str, reference: 
 def test_scores_of_one_answer_by_hand() -> None:
     # chrF: of n-grams of 1 to 6 letters ("thecatsat" in "thecatsatdowntoday") all match; recall (10 - n) / (19 - n)
     recall = sum((10 - n) / (19 - n) for n in range(1, 7)) / 6
-    assert score("the cat sat", "the cat sat down today") == pytest.approx(
+    assert score_answer("the cat sat", "the cat sat down today") == pytest.approx(
         {
             "exact_match": 0,
             "f1": 2 * 1 * (2 / 4) / (1 + 2 / 4),
@@ -96,10 +96,10 @@ def test_scores_of_one_answer_by_hand() -> None:
 
 
 def test_rouge_stems_and_l_keeps_to_the_order() -> None:
-    assert score("treated patients", "treating patient")["rouge2"] == 1
-    assert score("water drink", "drink water")["rouge1"] == 1
-    assert score("water drink", "drink water")["rougeL"] == 0.5
-    assert score("drink\nwater", "water\ndrink")["rougeLsum"] == 1
+    assert score_answer("treated patients", "treating patient")["rouge2"] == 1
+    assert score_answer("water drink", "drink water")["rouge1"] == 1
+    assert score_answer("water drink", "drink water")["rougeL"] == 0.5
+    assert score_answer("drink\nwater", "water\ndrink")["rougeLsum"] == 1
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_rouge_stems_and_l_keeps_to_the_order() -> None:
     ],
 )
 def test_distinct_is_the_share_of_n_grams_that_are_new(answer: str, first: float, second: float) -> None:
-    assert (distinct(answer, 1), distinct(answer, 2)) == (first, second)
+    assert (distinct_n(answer, 1), distinct_n(answer, 2)) == (first, second)
 
 
 @pytest.mark.parametrize(
@@ -129,4 +129,4 @@ def test_distinct_is_the_share_of_n_grams_that_are_new(answer: str, first: float
     ],
 )
 def test_an_answer_loops_that_ends_in_a_phrase_three_times_over(tokens: list[int], expected: bool) -> None:
-    assert loops(tokens) is expected
+    assert is_looping(tokens) is expected

@@ -13,7 +13,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from support.predictions import PAIRS, rows_of
 
 from pipeline.errors import DataError
-from pipeline.scoring.metrics import MEASURES, VERSION, column, measures_of, summary
+from pipeline.scoring.metrics import ALL_METRICS, VERSION, metrics_of, numeric_column, summarize_predictions
 
 SENTENCES = [
     ("Flu is usually treated with rest and water.", "Flu is usually treated with rest, tea and water."),
@@ -24,7 +24,7 @@ SENTENCES = [
 
 
 def value(name: str, rows: list[dict[str, Any]]) -> float:
-    return float(MEASURES[name].value(MEASURES[name].statistics(rows).sum(axis=0)))
+    return float(ALL_METRICS[name].value(ALL_METRICS[name].statistics(rows).sum(axis=0)))
 
 
 def command(folder: Path, pairs: list[tuple[str, str]], metric: str) -> float:
@@ -60,19 +60,21 @@ def test_bleu_and_chrf_of_any_sums_are_sacrebleus() -> None:
     grams = np.maximum(lengths[:, :1] - np.arange(4), 0)
     bleus = np.hstack([lengths, generator.integers(0, grams + 1), grams])
     expected = [BLEU()._compute_score_from_stats([int(each) for each in sums]).score for sums in bleus]
-    np.testing.assert_allclose(MEASURES["bleu"].value(bleus.astype(float)), expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(ALL_METRICS["bleu"].value(bleus.astype(float)), expected, rtol=0, atol=1e-9)
     counts = generator.integers(0, 5, size=(500, 6, 2))
     chrfs = np.concatenate([counts, generator.integers(0, counts.min(axis=-1, keepdims=True) + 1)], axis=-1).reshape(
         500, 18
     )
     expected = [CHRF()._compute_f_score([int(each) for each in sums]) for sums in chrfs]
-    np.testing.assert_allclose(MEASURES["chrf"].value(chrfs.astype(float)), expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(ALL_METRICS["chrf"].value(chrfs.astype(float)), expected, rtol=0, atol=1e-9)
 
 
 def test_one_answer_by_itself_scores_as_its_row_says() -> None:
     rows = rows_of(PAIRS + SENTENCES)
-    for name, measure in measures_of(rows).items():
-        np.testing.assert_allclose(measure.each(measure.statistics(rows)), column(rows, name), rtol=0, atol=1e-9)
+    for name, measure in metrics_of(rows).items():
+        np.testing.assert_allclose(
+            measure.each(measure.statistics(rows)), numeric_column(rows, name), rtol=0, atol=1e-9
+        )
 
 
 def answers() -> list[dict[str, Any]]:
@@ -86,13 +88,13 @@ def answers() -> list[dict[str, Any]]:
 
 
 def test_the_summary_by_hand() -> None:
-    found = summary(answers())
+    found = summarize_predictions(answers())
     assert found.pop("signature") == {
         "bleu": f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:{version('sacrebleu')}",
         "chrf": f"nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:{version('sacrebleu')}",
         "rouge": f"fmeasure|stemmer:yes|tokenizer:default|version:{version('rouge-score')}",
     }
-    assert list(found) == ["version", *(name for name in MEASURES if name != "semantic")]
+    assert list(found) == ["version", *(name for name in ALL_METRICS if name != "semantic")]
     loss, per_byte = (0.5 * 6 + 2.0 * 4) / 10, (0.5 * 6 + 2.0 * 4) / 40
     bleu = 100 * (6 / 8 * 4 / 6 * 3 / 4 * 2 / 2) ** (1 / 4)  # "see a doctor": one word right of three, no pair of two
     expected = {
@@ -119,12 +121,18 @@ def test_the_summary_by_hand() -> None:
 
 def test_plain_text_has_its_loss_alone() -> None:
     rows = [{"id": 1, "reference": "A text.", "loss": 1.0, "tokens": 3, "bytes": 7}]
-    assert list(summary(rows)) == ["version", "loss", "perplexity", "loss_per_byte", "perplexity_per_byte"]
+    assert list(summarize_predictions(rows)) == [
+        "version",
+        "loss",
+        "perplexity",
+        "loss_per_byte",
+        "perplexity_per_byte",
+    ]
 
 
 def test_perplexity_does_not_overflow() -> None:
     rows = [{"id": 1, "reference": "A text.", "loss": 1e6, "tokens": 3, "bytes": 7}]
-    assert math.isfinite(summary(rows)["perplexity"])
+    assert math.isfinite(summarize_predictions(rows)["perplexity"])
 
 
 @pytest.mark.parametrize(
@@ -142,16 +150,16 @@ def test_perplexity_does_not_overflow() -> None:
 def test_what_is_no_figure_is_an_error_that_names_its_row(name: str, wrong: Any, said: str) -> None:
     first, second = answers()
     with pytest.raises(DataError, match=said):
-        summary([first, {**second, name: wrong}])
+        summarize_predictions([first, {**second, name: wrong}])
 
 
 def test_a_row_that_lacks_a_score_is_an_error_wherever_it_stands() -> None:
     first, second = answers()
     del first["chrf"], first["f1"]
     with pytest.raises(DataError, match="test row 0: f1 is missing"):
-        summary([first, second])
+        summarize_predictions([first, second])
 
 
 def test_no_predictions_have_no_measure() -> None:
     with pytest.raises(DataError, match="there are no predictions"):
-        summary([])
+        summarize_predictions([])

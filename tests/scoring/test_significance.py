@@ -10,16 +10,16 @@ from sacrebleu.significance import PairedTest
 from support.predictions import rows_of
 
 from pipeline.scoring import significance
-from pipeline.scoring.metrics import MEASURES
+from pipeline.scoring.metrics import ALL_METRICS
 from pipeline.scoring.significance import (
     bootstrap,
-    compared,
-    corrected,
-    fewest_rows,
+    bootstrap_interval,
+    holm,
     mcnemar,
-    overall,
-    paired,
-    resampled,
+    min_rows,
+    overall_verdict,
+    paired_test,
+    paired_tests,
     verdict,
 )
 
@@ -67,8 +67,8 @@ def test_bleu_and_chrf_are_tested_as_sacrebleu_does(kind: str, monkeypatch: pyte
     theirs = PairedTest([("base", base), ("other", other)], metrics, [references], kind, RESAMPLES)()[1]
     names = ["bleu", "chrf"]
     rows = [rows_of(list(zip(answers, references, strict=True))) for answers in (base, other)]
-    statistics = [[MEASURES[name].statistics(each) for name in names] for each in rows]
-    ours = compared([MEASURES[name] for name in names], *statistics, RESAMPLES, SEED)
+    statistics = [[ALL_METRICS[name].statistics(each) for name in names] for each in rows]
+    ours = paired_tests([ALL_METRICS[name] for name in names], *statistics, RESAMPLES, SEED)
     for found, title in zip(ours, ("BLEU", "chrF2"), strict=True):
         expected_base, expected = theirs[title]
         assert (found.base, found.other) == pytest.approx((expected_base.score, expected.score), abs=1e-9)
@@ -88,15 +88,17 @@ def means(*values: float) -> np.ndarray:
 
 def test_the_draws_are_those_of_one_call_whatever_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = means(*range(50)), means(*range(50, 0, -1))
-    whole = resampled(one, 200, 3), *significance.swapped(one, other, 200, 3)
+    whole = bootstrap(one, 200, 3), *significance.approximate_randomization(one, other, 200, 3)
     monkeypatch.setattr(significance, "CELLS", 50 * 64)
-    for before, after in zip(whole, (resampled(one, 200, 3), *significance.swapped(one, other, 200, 3)), strict=True):
+    for before, after in zip(
+        whole, (bootstrap(one, 200, 3), *significance.approximate_randomization(one, other, 200, 3)), strict=True
+    ):
         np.testing.assert_array_equal(before, after)
 
 
 def test_the_interval_of_a_share_is_the_normal_one() -> None:
     statistics = means(*[1.0] * 120, *[0.0] * 280)
-    value, low, high = bootstrap(statistics, MEASURES["exact_match"], 20_000, 0)
+    value, low, high = bootstrap_interval(statistics, ALL_METRICS["exact_match"], 20_000, 0)
     assert value == 0.3
     assert low is not None
     assert high is not None
@@ -105,37 +107,37 @@ def test_the_interval_of_a_share_is_the_normal_one() -> None:
 
 def test_a_seed_gives_the_same_figures_and_another_seed_others() -> None:
     base, other = means(*np.random.default_rng(0).random(30)), means(*np.random.default_rng(1).random(30))
-    measure = MEASURES["f1"]
-    assert paired(base, other, measure, 1000, 0) == paired(base, other, measure, 1000, 0)
-    assert paired(base, other, measure, 1000, 0).low != paired(base, other, measure, 1000, 1).low
+    measure = ALL_METRICS["f1"]
+    assert paired_test(base, other, measure, 1000, 0) == paired_test(base, other, measure, 1000, 0)
+    assert paired_test(base, other, measure, 1000, 0).low != paired_test(base, other, measure, 1000, 1).low
 
 
 def test_wins_ties_losses_and_delta_by_hand() -> None:
     base, other = means(0.0, 0.5, 1.0, 0.25), means(1.0, 0.5, 0.5, 1.0)
-    found = paired(base, other, MEASURES["f1"], 1000, 0)
+    found = paired_test(base, other, ALL_METRICS["f1"], 1000, 0)
     assert (found.base, found.other, found.delta) == (0.4375, 0.75, 0.3125)
     assert (found.wins, found.ties, found.losses, found.rows) == (2, 1, 1, 4)
-    lower = paired(base, other, MEASURES["loss"], 1000, 0)
+    lower = paired_test(base, other, ALL_METRICS["loss"], 1000, 0)
     assert (lower.delta, lower.wins, lower.ties, lower.losses) == (0.3125, 1, 1, 2)
 
 
 def test_randomisation_counts_every_way_of_exchanging_few_rows() -> None:
     """Of the 2^4 ways to exchange four differences of one sign, two are as large as what was seen."""
-    found = paired(means(0, 0, 0, 0), means(1, 2, 3, 4), MEASURES["f1"], 20_000, 0)
+    found = paired_test(means(0, 0, 0, 0), means(1, 2, 3, 4), ALL_METRICS["f1"], 20_000, 0)
     assert found.p_randomisation == pytest.approx(2 / 16, rel=0.05)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_same_answers_twice_have_no_difference(seed: int) -> None:
     same = means(*np.random.default_rng(0).random(80))
-    found = paired(same, same, MEASURES["f1"], 1000, seed)
+    found = paired_test(same, same, ALL_METRICS["f1"], 1000, seed)
     assert (found.delta, found.low, found.high) == (0.0, 0.0, 0.0)
     assert (found.p_bootstrap, found.p_randomisation) == (1.0, 1.0)
     assert verdict(found, found.p_randomisation, True) == "within noise"
 
 
 def test_one_row_has_no_interval_and_no_verdict() -> None:
-    found = paired(means(0.0), means(1.0), MEASURES["f1"], 1000, 0)
+    found = paired_test(means(0.0), means(1.0), ALL_METRICS["f1"], 1000, 0)
     assert (found.delta, found.low, found.high, found.base_interval.low) == (1.0, None, None, None)
     assert verdict(found, 0.001, True) == "too few rows to tell"
 
@@ -151,14 +153,14 @@ def test_mcnemar_is_the_exact_binomial_test(gained: int, lost: int, expected: fl
 
 
 def test_holms_correction_by_hand() -> None:
-    assert corrected([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert corrected([0.6, 0.5]) == [1.0, 1.0]
-    assert corrected([]) == []
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
+    assert holm([]) == []
 
 
 def test_fewest_rows_are_those_by_which_a_family_can_find_anything() -> None:
     for tests in (1, 3, 9):
-        fewest = fewest_rows(tests)
+        fewest = min_rows(tests)
         assert mcnemar(np.zeros(fewest), np.ones(fewest)) * tests < 0.05
         assert mcnemar(np.zeros(fewest - 1), np.ones(fewest - 1)) * tests >= 0.05
 
@@ -175,7 +177,7 @@ def test_fewest_rows_are_those_by_which_a_family_can_find_anything() -> None:
     ],
 )
 def test_a_verdict_in_words(delta: float, p: float, higher_is_better: bool, expected: str) -> None:
-    found = paired(means(*[0.0] * 9), means(*[1.0] * 9), MEASURES["f1"], 1000, 0)._replace(delta=delta)
+    found = paired_test(means(*[0.0] * 9), means(*[1.0] * 9), ALL_METRICS["f1"], 1000, 0)._replace(delta=delta)
     assert verdict(found, p, higher_is_better) == expected
 
 
@@ -190,7 +192,7 @@ def test_a_verdict_in_words(delta: float, p: float, higher_is_better: bool, expe
     ],
 )
 def test_the_verdict_of_a_family(verdicts: list[str], expected: str) -> None:
-    assert overall(verdicts) == expected
+    assert overall_verdict(verdicts) == expected
 
 
 def test_many_rows_are_resampled_in_bounded_memory() -> None:
@@ -199,7 +201,7 @@ def test_many_rows_are_resampled_in_bounded_memory() -> None:
 
     statistics: Any = np.ones((100_000, 2))
     tracemalloc.start()
-    resampled(statistics, 64, 0)
+    bootstrap(statistics, 64, 0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 200e6

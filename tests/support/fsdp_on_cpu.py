@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState, DistributedType, PartialState
 
-from pipeline.compose.composition import read
+from pipeline.compose.composition import parse_params
 from pipeline.config.options import Fsdp
-from pipeline.config.validation import check
-from pipeline.core.distributed import is_main, is_one_of_several, joined
-from pipeline.core.entrypoint import faults_as_messages
+from pipeline.config.validation import validate_params
+from pipeline.core.distributed import is_distributed, is_main_process, process_group
+from pipeline.core.entrypoint import report_errors
 from pipeline.core.files import write_json
 from pipeline.train import stage as train
 from pipeline.train.launch import launch
@@ -32,21 +32,21 @@ def as_on_cards(self: AcceleratorState, *arguments: Any, **options: Any) -> None
 
 
 def main() -> None:
-    params = check(read(Path("params.yaml").read_text(encoding="utf-8")))
+    params = validate_params(parse_params(Path("params.yaml").read_text(encoding="utf-8")))
     assert isinstance(params.compute, Fsdp)
-    if not is_one_of_several():
+    if not is_distributed():
         launch("support.fsdp_on_cpu", params.compute)
         return
     AcceleratorState.__init__ = as_on_cards
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
     logging.getLogger("pipeline").setLevel(logging.DEBUG)
-    with joined(on_cpu=True):
+    with process_group(on_cpu=True):
         metrics = train.train(params.train, torch.device("cpu"), params.compute)
-        if is_main():
+        if is_main_process():
             write_json(Path("metrics/train.json"), metrics)
             report(metrics)
 
 
 if __name__ == "__main__":
-    with faults_as_messages("train"):
+    with report_errors("train"):
         main()

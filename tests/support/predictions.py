@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from pipeline.scoring.answer_scores import score
+from pipeline.scoring.answer_scores import score_answer
 
 PAIRS = [
     ("", ""),
@@ -40,7 +40,7 @@ WORDS = ["rest", "water", "tea", "doctor", "fever", "cough", "days", "child", "p
 
 def rows_of(pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
     return [
-        {"id": i, "prediction": prediction, "reference": reference, **score(prediction, reference)}
+        {"id": i, "prediction": prediction, "reference": reference, **score_answer(prediction, reference)}
         for i, (prediction, reference) in enumerate(pairs)
     ]
 

@@ -16,7 +16,7 @@ from pipeline.synthetic.dialogues import (
     Knowledge,
     Wording,
     asked_facts,
-    generate,
+    generate_dialogues,
     read_knowledge,
 )
 
@@ -29,7 +29,7 @@ Dialogues = list[dict[str, str]]
 
 @pytest.fixture(scope="module")
 def thousand() -> Dialogues:
-    return generate(read_knowledge(SHIPPED), rows=1000, seed=0)
+    return generate_dialogues(read_knowledge(SHIPPED), rows=1000, seed=0)
 
 
 def told(asked: Wording, knowledge: Knowledge) -> tuple[str, str]:
@@ -42,16 +42,16 @@ def is_boilerplate(dialogue: dict[str, str]) -> bool:
 
 
 def test_same_seed_gives_the_same_rows() -> None:
-    assert generate(SMALL, 60, seed=5) == generate(SMALL, 60, seed=5)
+    assert generate_dialogues(SMALL, 60, seed=5) == generate_dialogues(SMALL, 60, seed=5)
 
 
 def test_other_seed_gives_other_rows() -> None:
-    assert generate(SMALL, 60, seed=5) != generate(SMALL, 60, seed=6)
+    assert generate_dialogues(SMALL, 60, seed=5) != generate_dialogues(SMALL, 60, seed=6)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 49, 50, 1000])
 def test_as_many_rows_as_asked_for(rows: int) -> None:
-    assert len(generate(SMALL, rows, seed=0)) == rows
+    assert len(generate_dialogues(SMALL, rows, seed=0)) == rows
 
 
 def test_a_thousand_rows_hold_333_duplicates_40_of_boilerplate_and_20_empty_cells(thousand: Dialogues) -> None:
@@ -173,5 +173,5 @@ def test_knowledge_that_is_no_text_is_a_data_error(tmp_path: Path, name: str, ph
 
 
 def test_the_rows_of_the_default_are_those_of_its_lock() -> None:
-    rows = json.dumps(generate(read_knowledge(SHIPPED), rows=1500, seed=0)).encode()
+    rows = json.dumps(generate_dialogues(read_knowledge(SHIPPED), rows=1500, seed=0)).encode()
     assert hashlib.sha256(rows).hexdigest() == "528bc4c6a0b15ce1b24f29be55a960af1757f0fb4484bab24c3e7a3f3ef12a30"

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.synthetic import phrases
 from pipeline.synthetic.dialogues import WORDINGS, read_knowledge
-from pipeline.synthetic.letters import ADVICE, CASES, TOLD, Slots, _length, _sentence, _sentences, generate
+from pipeline.synthetic.letters import ADVICE, CASES, TOLD, Slots, _length, _sentence, _sentences, generate_letters
 
 SHIPPED = Path(__file__).resolve().parents[2] / "data/knowledge/conditions.yaml"
 FACTS = ("definition", "symptoms", "cause", "self_care", "treatment", "doctor", "urgent")
@@ -22,21 +22,21 @@ Dialogues = list[dict[str, str]]
 
 @pytest.fixture(scope="module")
 def many() -> Dialogues:
-    return list(generate(read_knowledge(SHIPPED), rows=6000, seed=0))
+    return list(generate_letters(read_knowledge(SHIPPED), rows=6000, seed=0))
 
 
 def test_the_rows_are_the_same_on_every_machine() -> None:
-    rows = json.dumps(list(generate(SMALL, 200, seed=0))).encode()
+    rows = json.dumps(list(generate_letters(SMALL, 200, seed=0))).encode()
     assert hashlib.sha256(rows).hexdigest() == "12c65a152961a54a0812c8759ab201f33227d7d37a04d35bc88c3d954ec76110"
 
 
 def test_other_seed_gives_other_rows() -> None:
-    assert list(generate(SMALL, 60, seed=5)) != list(generate(SMALL, 60, seed=6))
+    assert list(generate_letters(SMALL, 60, seed=5)) != list(generate_letters(SMALL, 60, seed=6))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 199, 200, 1000])
 def test_as_many_rows_as_asked_for(rows: int) -> None:
-    assert len(list(generate(SMALL, rows, seed=0))) == rows
+    assert len(list(generate_letters(SMALL, rows, seed=0))) == rows
 
 
 def test_a_third_are_repeats_of_a_few_dialogues_that_come_67_times(many: Dialogues) -> None:
@@ -46,7 +46,7 @@ def test_a_third_are_repeats_of_a_few_dialogues_that_come_67_times(many: Dialogu
 
 
 def test_rows_come_one_by_one() -> None:
-    endless = generate(SMALL, 10**6, seed=0)
+    endless = generate_letters(SMALL, 10**6, seed=0)
     assert set(next(endless)) == {"Description", "Patient", "Doctor"}
 
 
@@ -97,7 +97,7 @@ def test_every_slot_of_every_sentence_has_options() -> None:
 
 def test_braces_in_a_knowledge_file_are_text() -> None:
     knowledge = {"gout": dict.fromkeys(FACTS, "a {brace} and a | bar")}
-    assert any("a {brace} and a | bar" in each["Doctor"] for each in generate(knowledge, 100, seed=0))
+    assert any("a {brace} and a | bar" in each["Doctor"] for each in generate_letters(knowledge, 100, seed=0))
 
 
 def test_a_sentence_counts_the_words_that_its_slots_will_have() -> None:

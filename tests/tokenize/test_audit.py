@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config.params import Gates, Tokenize
 from pipeline.errors import DataError
-from pipeline.tokenize.audit import Audit, Finding, epoch, histogram, ordered, padding_in, require_gates
+from pipeline.tokenize.audit import Audit, Finding, epoch_stats, histogram, ordered, padding_in, require_gates
 from pipeline.tokenize.blocks import Block
 
 EOS = 2
@@ -125,8 +125,8 @@ def test_rows_by_length_are_sorted_within_parcels_as_the_trainer_does() -> None:
 def test_an_epoch_has_the_padding_of_the_order_that_training_takes() -> None:
     audit = Audit(EOS, set())
     audit.add(block(*((at, [9] * length, 0) for at, length in enumerate([1, 9] * 32))))
-    shuffled, metrics = epoch(audit, options(batch_size=4))
-    grouped, _ = epoch(audit, options(batch_size=4, group_by_length=True))
+    shuffled, metrics = epoch_stats(audit, options(batch_size=4))
+    grouped, _ = epoch_stats(audit, options(batch_size=4, group_by_length=True))
     assert grouped.share < shuffled.share
     assert (metrics["tokens"], metrics["tokens_in_loss"], metrics["batches"]) == (320, 256, 16)
     assert metrics["padding"] == {

@@ -16,8 +16,8 @@ from tokenizers.processors import TemplateProcessing
 from pipeline.config.params import Gates, Tokenize
 from pipeline.core.files import write_jsonl
 from pipeline.errors import DataError, ModelError
-from pipeline.modeling.encoding import Encoder, Example, join, load_encoder, shortened
-from pipeline.tokenize.stage import ahead, encoded, require_positions, summary, tokenize
+from pipeline.modeling.encoding import Encoder, Example, build_example, load_encoder, truncate_prompt
+from pipeline.tokenize.stage import encode_chunk, prefetch, require_positions, summarize_audit, tokenize_files
 
 UNKNOWN, BOS, EOS = 0, 1, 2
 VOCABULARY = {
@@ -67,7 +67,7 @@ def options(max_length: int = 16, loss: str = "completion", **gates: float) -> T
 def written(rows: list[dict[str, Any]], folder: Path, using: Encoder, chosen: Tokenize) -> list[dict[str, Any]]:
     """The rows that the stage writes of train, read back."""
     write_jsonl(folder / "train.jsonl", rows)
-    tokenize({"train": folder / "train.jsonl"}, folder / "tokenized", using, chosen)
+    tokenize_files({"train": folder / "train.jsonl"}, folder / "tokenized", using, chosen)
     return pq.read_table(folder / "tokenized/train.parquet").to_pylist()
 
 
@@ -117,7 +117,7 @@ def test_rows_are_those_that_join_makes_one_by_one(tmp_path: Path) -> None:
     for bos, loss in ((False, "completion"), (True, "full")):
         using = encoder(bos)
         pairs = zip(*(using.prompts(t[0] for t in texts), using.completions(t[1] for t in texts)), strict=True)
-        expected = [join(*pair, 16, loss, using.bos) for pair in pairs]
+        expected = [build_example(*pair, 16, loss, using.bos) for pair in pairs]
         found = written(rows, tmp_path, using, options(loss=loss))
         assert [(row["input_ids"], row["labels"]) for row in found] == [each[:2] for each in expected]
 
@@ -145,7 +145,7 @@ def test_metrics_are_of_every_split_and_of_an_epoch(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "train.jsonl", ROWS)
     write_jsonl(tmp_path / "validation.jsonl", [{"id": 3, "prompt": "it ?", "completion": "no"}, {**ROWS[1], "id": 4}])
     sources = {name: tmp_path / f"{name}.jsonl" for name in ("train", "validation")}
-    metrics = tokenize(sources, tmp_path / "tokenized", encoder(False), options())
+    metrics = tokenize_files(sources, tmp_path / "tokenized", encoder(False), options())
     assert {name: metrics["train"][name] for name in ("rows", "tokens", "rows_duplicates")} == {
         "rows": 3,
         "tokens": 16,
@@ -163,9 +163,9 @@ def test_summary_names_faults_only_where_there_are_any() -> None:
     train |= {"answer_tokens_lost": 0, "rows_unended": 0, "rows_duplicates": 0, "prefixes": {"rows_different": 0}}
     batches = {"padding": {"share": 0.25}}
     plain = "train: 1,300 rows, 9,000 tokens, 50% of them in the loss, 25% padding"
-    assert summary({"train": train, "epoch": batches}) == plain
+    assert summarize_audit({"train": train, "epoch": batches}) == plain
     train |= {"rows_truncated": 7, "answer_tokens_lost": 30, "rows_unended": 2}
-    assert summary({"train": train, "epoch": batches}) == (
+    assert summarize_audit({"train": train, "epoch": batches}) == (
         f"{plain}, 7 rows truncated, 30 answer tokens lost, 2 answers without an end"
     )
 
@@ -175,7 +175,7 @@ def test_a_gate_that_is_exceeded_stops_the_run_with_everything_named_and_nothing
     write_jsonl(tmp_path / "validation.jsonl", [{**ROWS[0], "id": 8}])
     sources = {name: tmp_path / f"{name}.jsonl" for name in ("train", "validation")}
     with pytest.raises(DataError) as error:
-        tokenize(
+        tokenize_files(
             sources,
             tmp_path / "tokenized",
             encoder(False),
@@ -219,7 +219,7 @@ def test_the_border_is_looked_at_in_the_first_rows_and_in_some_of_the_others(
     for name, value in (("CHECKED", 2), ("STEP", 4)):
         monkeypatch.setattr(f"pipeline.tokenize.stage.{name}", value)
     rows = [(at, {"id": at, "prompt": "a:", "completion": "b"}) for at in range(10)]
-    chunks = [encoded(rows[at : at + 3], byte_pairs(), tmp_path) for at in range(0, 10, 3)]
+    chunks = [encode_chunk(rows[at : at + 3], byte_pairs(), tmp_path) for at in range(0, 10, 3)]
     assert [chunk.checked for chunk in chunks] == [[(0, True), (1, True)], [(4, True)], [(8, True)], []]
 
 
@@ -236,14 +236,14 @@ def test_the_border_is_looked_at_in_the_first_rows_and_in_some_of_the_others(
 def test_rows_that_are_not_what_format_writes_are_named(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "train.jsonl").write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=re.escape(message)):
-        tokenize({"train": tmp_path / "train.jsonl"}, tmp_path / "tokenized", encoder(False), options())
+        tokenize_files({"train": tmp_path / "train.jsonl"}, tmp_path / "tokenized", encoder(False), options())
     assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
 
 
 def test_work_done_ahead_comes_in_order_and_so_do_its_errors() -> None:
-    assert list(ahead(lambda value: value * 2, range(7))) == [0, 2, 4, 6, 8, 10, 12]
-    assert list(ahead(str, [])) == []
-    done = ahead(lambda value: 12 // value, [3, 2, 0, 1])
+    assert list(prefetch(lambda value: value * 2, range(7))) == [0, 2, 4, 6, 8, 10, 12]
+    assert list(prefetch(str, [])) == []
+    done = prefetch(lambda value: 12 // value, [3, 2, 0, 1])
     assert [next(done), next(done)] == [4, 6]
     with pytest.raises(ZeroDivisionError):
         next(done)
@@ -276,8 +276,8 @@ def test_row_of_at_most_eight_tokens(
     prompt: list[int], completion: list[int], bos: int | None, input_ids: list[int], learned: int, truncated: int
 ) -> None:
     labels = [-100] * (8 - learned) + input_ids[8 - learned :]
-    assert join(prompt, completion, 8, "completion", bos) == Example(input_ids, labels, truncated)
-    assert join(prompt, completion, 8, "full", bos) == Example(input_ids, input_ids, truncated)
+    assert build_example(prompt, completion, 8, "completion", bos) == Example(input_ids, labels, truncated)
+    assert build_example(prompt, completion, 8, "full", bos) == Example(input_ids, input_ids, truncated)
 
 
 def test_no_row_is_without_labels_or_too_long_or_miscounted() -> None:
@@ -287,7 +287,7 @@ def test_no_row_is_without_labels_or_too_long_or_miscounted() -> None:
         bos = chance.choice([None, BOS])
         prompt = [*([bos] if bos else []), *range(100, 100 + chance.randint(0, 60))]
         completion = [*range(200, 200 + chance.randint(0, 60)), EOS]
-        example = join(prompt, completion, max_length, "completion", bos)
+        example = build_example(prompt, completion, max_length, "completion", bos)
         learned = [label for label in example.labels if label != -100]
         whole = len(prompt) + len(completion)
         assert len(example.input_ids) == len(example.labels) == min(whole, max_length)
@@ -299,8 +299,8 @@ def test_no_row_is_without_labels_or_too_long_or_miscounted() -> None:
 
 
 def test_shortened_prompt_without_a_start_token_is_its_end_alone() -> None:
-    assert shortened([11, 12, 13], 2, bos=1) == [12, 13]
-    assert shortened([1, 12, 13], 1, bos=1) == [1]
+    assert truncate_prompt([11, 12, 13], 2, bos=1) == [12, 13]
+    assert truncate_prompt([1, 12, 13], 1, bos=1) == [1]
 
 
 def test_rows_longer_than_the_models_positions_are_refused(tmp_path: Path) -> None:

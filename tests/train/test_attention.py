@@ -7,11 +7,11 @@ import torch
 from support.small_models import SMALL, small
 from torch.nn.functional import scaled_dot_product_attention
 
-from pipeline.modeling.batches import pack
+from pipeline.modeling.batches import collate_packed
 from pipeline.modeling.encoding import Example
 from pipeline.train import attention
-from pipeline.train.attention import Causal, blocks, packed_lengths
-from pipeline.train.build import as_autocast
+from pipeline.train.attention import BlockCausalAttention, blocks, packed_lengths
+from pipeline.train.build import cast_embeddings_to_autocast_dtype
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 3, 4], [3, 4, 9, 8, 7, 6, 5]])
 
@@ -27,7 +27,7 @@ def test_values_and_gradients_are_those_of_pytorchs_attention(queries: int, monk
     torch.manual_seed(0)
     given = [torch.randn(2, 7, 4, dtype=torch.float64).requires_grad_() for _ in range(3)]
     slope = torch.randn(2, 7, 4, dtype=torch.float64)
-    mine = Causal.apply(*given)
+    mine = BlockCausalAttention.apply(*given)
     own = scaled_dot_product_attention(*given, is_causal=True, scale=1.0)
     torch.testing.assert_close(mine, own)
     for each in zip(torch.autograd.grad(mine, given, slope), torch.autograd.grad(own, given, slope), strict=True):
@@ -38,13 +38,13 @@ def test_values_and_gradients_are_those_of_pytorchs_attention(queries: int, monk
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     """The shapes of the queries that come to the blocks."""
     found: list[torch.Size] = []
-    forward = Causal.forward
+    forward = BlockCausalAttention.forward
 
     def noting(ctx: Any, query: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
         found.append(query.shape)
         return forward(ctx, query, *rest)
 
-    monkeypatch.setattr(Causal, "forward", staticmethod(noting))
+    monkeypatch.setattr(BlockCausalAttention, "forward", staticmethod(noting))
     return found
 
 
@@ -52,10 +52,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
 def test_a_model_trains_in_bf16_as_with_pytorchs_attention(kind: str, asked: list[torch.Size]) -> None:
     grouped = {"num_attention_heads": 4, "num_key_value_heads": 2} if kind == "grouped" else {}
     model, own = (small("qwen2" if grouped else kind, use_cache=False, **grouped) for _ in range(2))
-    attention.install(model)
+    attention.install_block_attention(model)
     losses = []
     for each in (model, own):
-        each.get_input_embeddings().register_forward_hook(as_autocast)
+        each.get_input_embeddings().register_forward_hook(cast_embeddings_to_autocast_dtype)
         with torch.autocast("cpu", torch.bfloat16):
             losses.append(each(input_ids=IDS, labels=IDS).loss)
         losses[-1].backward()
@@ -72,9 +72,9 @@ def test_what_is_not_faster_is_left_to_pytorch(
     if why == "too long":
         monkeypatch.setattr(attention, "PROBABILITIES", 2 * 2 * 7 * 7 - 1)
     model, own = (small("gpt_neox", use_cache=False) for _ in range(2))
-    attention.install(model)
+    attention.install_block_attention(model)
     for each in (model, own):
-        each.get_input_embeddings().register_forward_hook(as_autocast)
+        each.get_input_embeddings().register_forward_hook(cast_embeddings_to_autocast_dtype)
     mask = {"attention_mask": torch.tensor([[1] * 7, [0, 0, *[1] * 5]])} if why == "mask" else {}
     with torch.set_grad_enabled(why != "no gradient"), torch.autocast("cpu", torch.bfloat16, enabled=why != "float32"):
         logits = [each(input_ids=IDS, **mask).logits for each in (model, own)]
@@ -89,7 +89,7 @@ PACKED = [Example([5, 6, 7, 8, 9, 3], [5, 6, 7, 8, 9, 3], 0), Example([4, 3, 9],
 @pytest.mark.parametrize("kind", ["gpt_neox", "llama", "qwen2"])
 def test_packed_rows_are_attended_to_one_by_one(kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     model, own = (small(kind, use_cache=False).to(dtype) for _ in range(2))
-    attention.install(model)
+    attention.install_block_attention(model)
     lengths = []
     left = attention.sdpa_attention_forward
 
@@ -101,7 +101,7 @@ def test_packed_rows_are_attended_to_one_by_one(kind: str, dtype: torch.dtype, m
         return left(module, query, key, value, mask, *rest, **more)
 
     monkeypatch.setattr(attention, "sdpa_attention_forward", noting)
-    batch = pack(PACKED)
+    batch = collate_packed(PACKED)
     losses = [each(**batch).loss for each in (model, own)]
     for loss in losses:
         loss.backward()
@@ -122,6 +122,6 @@ def test_a_row_is_not_told_from_the_next_by_positions_where_attention_has_a_wind
 
 def test_the_choice_is_not_written_with_the_model(tmp_path: Any) -> None:
     model = small("gpt_neox")
-    attention.install(model)
+    attention.install_block_attention(model)
     model.save_pretrained(tmp_path)
     assert attention.NAME not in (tmp_path / "config.json").read_text()

@@ -13,17 +13,17 @@ import torch
 from support.project import ROOT
 from transformers import TrainerCallback
 
-from pipeline.compose.composition import read
+from pipeline.compose.composition import parse_params
 from pipeline.config.params import Train
 from pipeline.core.files import read_parquet
 from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.modeling.encoding import load_encoder
 from pipeline.modeling.generation import Answer
-from pipeline.modeling.memory import told_when_out_of_memory
+from pipeline.modeling.memory import explain_out_of_memory
 from pipeline.train import callbacks
 from pipeline.train import stage as train
-from pipeline.train.answer_metric import Judge
-from pipeline.train.callbacks import Budget
+from pipeline.train.answer_metric import GenerationMetric
+from pipeline.train.callbacks import TimeBudget
 from pipeline.train.methods import load_trainable
 from pipeline.train.trainer import FineTuner
 
@@ -57,10 +57,10 @@ def interrupted(options: Any, step: int, monkeypatch: pytest.MonkeyPatch) -> Non
             train.train(options, CPU)
 
 
-def judge(**changes: Any) -> Judge:
-    shipped = read((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"]["early_stopping"]
+def judge(**changes: Any) -> GenerationMetric:
+    shipped = parse_params((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"]["early_stopping"]
     options = Train.model_fields["early_stopping"].annotation(**{**shipped, "metric": "f1", **changes})
-    return Judge(read_parquet(VALIDATION), load_encoder(BASE), options, 4, 96)
+    return GenerationMetric(read_parquet(VALIDATION), load_encoder(BASE), options, 4, 96)
 
 
 def test_the_judge_asks_what_stands_before_the_labels(in_built: Path) -> None:
@@ -89,14 +89,14 @@ def test_the_judge_gives_the_mean_score_and_leaves_the_model_as_it_was(
 
 
 def train_options_of() -> Any:
-    return Train.model_validate(read((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"])
+    return Train.model_validate(parse_params((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"])
 
 
 def test_rows_that_do_not_tell_question_from_answer_cannot_be_judged(in_built: Path) -> None:
     rows = read_parquet(VALIDATION)
     whole = rows.set_column(rows.schema.get_field_index("labels"), "labels", rows["input_ids"])
     with pytest.raises(ConfigError, match=r"train.early_stopping.metric: f1 is of answers .* tokenize.loss=completion"):
-        Judge(whole, load_encoder(BASE), judge().options, 4, 96)
+        GenerationMetric(whole, load_encoder(BASE), judge().options, 4, 96)
 
 
 def test_answers_that_leave_no_room_for_a_question_are_told(in_built: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_best_by_answers_is_kept_and_the_others_are_not_waited_for(
 ) -> None:
     """F1 at steps 0, 2, 4, 6, 8, 10 and of the weights kept: step 8 is best, but not by 0.05, and step 10 is not either."""
     scores = iter([0.0, 0.1, 0.05, 0.4, 0.42, 0.3, 0.4])
-    monkeypatch.setattr(Judge, "__call__", lambda self, model: {"f1": next(scores)})
+    monkeypatch.setattr(GenerationMetric, "__call__", lambda self, model: {"f1": next(scores)})
     changes = {"metric": "f1", "patience": 2, "threshold": 0.05, "max_new_tokens": 8}
     metrics = train.train(train_options(max_steps=30, eval_steps=2, early_stopping=changes), CPU)
     assert (metrics["steps"], metrics["kept_step"]) == (10, 8)
@@ -124,7 +124,7 @@ def test_judging_by_real_answers_does_not_change_the_training(
     in_built: Path, train_options: Options, method: Any
 ) -> None:
     if method == "lora":
-        method = read((ROOT / "conf/train/method/lora.yaml").read_text(encoding="utf-8"))
+        method = parse_params((ROOT / "conf/train/method/lora.yaml").read_text(encoding="utf-8"))
     written = []
     for metric in ("validation_loss", "rougeL"):
         changes = {"metric": metric, "rows": 5, "max_new_tokens": 8}
@@ -161,11 +161,11 @@ def test_a_budget_of_time_ends_the_training_evaluated_and_saved(in_built: Path, 
 
 @pytest.mark.usefixtures("ten_seconds_a_look")
 def test_what_an_interrupted_training_had_spent_counts() -> None:
-    first = Budget(1.0)
+    first = TimeBudget(1.0)
     first.on_train_begin(None, None, None)  # type: ignore[arg-type]
     state = first.state()
     assert state == {"args": {"minutes": 1.0}, "attributes": {"spent": 10.0}}
-    second = Budget.from_state(state)
+    second = TimeBudget.from_state(state)
     assert second.seconds() == 10.0
     second.on_train_begin(None, None, None)  # type: ignore[arg-type]
     assert second.seconds() == 20.0
@@ -245,7 +245,7 @@ def test_an_evaluation_that_does_not_fit_goes_on_with_half_as_many_rows_the_long
 
 def test_other_errors_are_left_as_they_are() -> None:
     def fail() -> None:
-        with told_when_out_of_memory("lower"):
+        with explain_out_of_memory("lower"):
             raise RuntimeError("a defect")
 
     with pytest.raises(RuntimeError, match="a defect"):

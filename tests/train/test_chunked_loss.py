@@ -8,10 +8,10 @@ from support.small_models import PLAIN, ROWS, SMALL, VOCABULARY, small
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from pipeline.modeling.batches import known_to_be, pack, pad
+from pipeline.modeling.batches import collate_packed, collate_padded, skip_packing_detection
 from pipeline.modeling.held_out_loss import row_losses
 from pipeline.train import chunked_loss
-from pipeline.train.chunked_loss import LinearCrossEntropy, install, with_places
+from pipeline.train.chunked_loss import LinearCrossEntropy, install_chunked_loss, with_label_positions
 
 
 def tensors(bias: bool, dtype: torch.dtype = torch.float64) -> tuple[Any, ...]:
@@ -24,7 +24,7 @@ def tensors(bias: bool, dtype: torch.dtype = torch.float64) -> tuple[Any, ...]:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("logits", [1, 300, 10**6], ids=["a token at a time", "two", "all"])
 def test_loss_and_gradients_are_those_of_the_logits(bias: bool, logits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked_loss, "LOGITS", logits)
+    monkeypatch.setattr(chunked_loss, "MAX_LOGITS", logits)
     hidden, weight, offset, targets = tensors(bias, torch.float32)
     found = LinearCrossEntropy.apply(hidden, weight, offset, targets)
     (3 * found).backward()
@@ -57,7 +57,7 @@ INPUTS = {
 @pytest.mark.parametrize("kind", SMALL)
 def test_a_model_has_the_same_loss_and_gradients_as_by_itself(kind: str) -> None:
     model, own = small(kind), small(kind)
-    assert install(model) is not row_losses
+    assert install_chunked_loss(model) is not row_losses
     for each in (model, own):
         each(**INPUTS, num_items_in_batch=torch.tensor(10)).loss.backward()
     grads = {name: each.grad for name, each in own.named_parameters()}
@@ -71,10 +71,13 @@ def test_a_model_has_the_same_loss_and_gradients_as_by_itself(kind: str) -> None
 def test_a_step_is_queued_without_waiting_for_a_number(kind: str, packed: bool) -> None:
     """Tensors on the device `meta` hold no numbers: what would make the host wait for a card cannot be done with them."""
     model = small(kind, use_cache=False, pad_token_id=None)  # as GPT-2 comes; with one, its own code looks for it
-    install(model)
-    batch = {name: each.to("meta") for name, each in with_places(pack(ROWS) if packed else pad(ROWS, 2)).items()}
+    install_chunked_loss(model)
+    batch = {
+        name: each.to("meta")
+        for name, each in with_label_positions(collate_packed(ROWS) if packed else collate_padded(ROWS, 2)).items()
+    }
     model.to("meta")
-    with known_to_be(packed):
+    with skip_packing_detection(packed):
         model(**batch, num_items_in_batch=torch.tensor(7, device="meta")).loss.backward()
         assert model.get_output_embeddings().weight.grad.shape == (VOCABULARY, 32)
         with pytest.raises(NotImplementedError, match="nonzero"):
@@ -93,7 +96,7 @@ def test_in_bf16_the_products_for_the_gradients_are_in_bf16_too(monkeypatch: pyt
 
     monkeypatch.setattr(LinearCrossEntropy, "forward", staticmethod(noting))
     model, own = small("llama"), small("llama")
-    install(model)
+    install_chunked_loss(model)
     for each in (model, own):
         with torch.autocast("cpu", torch.bfloat16):
             each(**INPUTS).loss.backward()
@@ -105,7 +108,7 @@ def test_in_bf16_the_products_for_the_gradients_are_in_bf16_too(monkeypatch: pyt
 
 def test_without_labels_a_model_gives_logits_as_ever() -> None:
     model, own = small("gpt_neox"), small("gpt_neox")
-    install(model)
+    install_chunked_loss(model)
     prompt = {name: INPUTS[name] for name in ("input_ids", "attention_mask")}
     assert torch.equal(model(**prompt).logits, own(**prompt).logits)
 
@@ -115,7 +118,7 @@ def test_row_losses_are_summed_over_the_labels_of_each_row() -> None:
     with torch.no_grad():
         output = model(**{name: INPUTS[name] for name in ("input_ids", "attention_mask")})
     assert torch.equal(row_losses(output.logits, INPUTS["labels"])[:, 1], torch.tensor([3.0, 2.0]))
-    of_rows = install(model)
+    of_rows = install_chunked_loss(model)
     with torch.no_grad():
         evaluated = model(**INPUTS)
     found = of_rows(evaluated.logits, INPUTS["labels"])
@@ -134,16 +137,16 @@ def test_a_model_that_does_more_after_its_output_layer_keeps_its_own_loss() -> N
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
     own = model.forward
-    assert install(model) is row_losses
+    assert install_chunked_loss(model) is row_losses
     assert model.forward == own
 
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_the_loss_of_packed_rows_is_that_of_padded_ones(kind: str) -> None:
     model = small(kind, use_cache=False)
-    install(model)
+    install_chunked_loss(model)
     losses = []
-    for batch in (pad(ROWS, 2), pack(ROWS)):
+    for batch in (collate_padded(ROWS, 2), collate_packed(ROWS)):
         model.zero_grad()
         loss = model(**batch).loss
         loss.backward()

@@ -20,18 +20,18 @@ from pipeline.core.files import read_parquet
 from pipeline.errors import ConfigError, ModelError
 from pipeline.modeling.loading import load_model
 from pipeline.train import stage as train
-from pipeline.train.answer_metric import Judge
+from pipeline.train.answer_metric import GenerationMetric
 from pipeline.train.build import build_trainer
 from pipeline.train.checkpoints import last_checkpoint
 from pipeline.train.methods import (
     dropout_changes,
-    dropouts,
-    lacking_for_qlora,
+    dropout_keys,
     load_adapter,
     load_trainable,
-    module_fault,
+    missing_for_qlora,
+    target_module_error,
 )
-from pipeline.train.methods import merged as merge
+from pipeline.train.methods import merge_adapter as merge
 from pipeline.train.trainer import FineTuner
 
 CPU, BASE, FINETUNED = torch.device("cpu"), Path("models/base"), Path("models/finetuned")
@@ -88,7 +88,7 @@ def test_the_adapter_kept_is_the_best_checkpoint(
     """By the scores of steps 0, 2, 4 and 6, the best is that of step 4, and it is merged in every tensor."""
     load_best = FineTuner._load_best_model
     scores = iter([0.0, 0.1, 0.5, 0.2, 0.5])
-    monkeypatch.setattr(Judge, "__call__", lambda self, model: {"f1": next(scores)})
+    monkeypatch.setattr(GenerationMetric, "__call__", lambda self, model: {"f1": next(scores)})
 
     def spy(trainer: Any) -> None:
         torch.save(merge(BASE, Path(trainer.state.best_model_checkpoint)).state_dict(), "best.pt")
@@ -125,10 +125,10 @@ def test_an_adapters_training_that_is_killed_ends_as_if_it_had_not_been(in_built
         env=environment(),
         check=True,
     )
-    from pipeline.compose.composition import read
+    from pipeline.compose.composition import parse_params
     from pipeline.config.params import Train
 
-    options = Train.model_validate(read(Path("params.yaml").read_text())["train"])
+    options = Train.model_validate(parse_params(Path("params.yaml").read_text())["train"])
     train.train(options, CPU)
     undisturbed = files(FINETUNED)
 
@@ -177,7 +177,7 @@ def test_a_module_that_the_model_lacks_is_told_with_those_that_it_has(in_built: 
 def test_a_model_with_a_state_takes_an_adapter_where_its_kernels_see_it(in_built: Path, train_options: Options) -> None:
     config = MambaConfig(vocab_size=400, hidden_size=32, num_hidden_layers=1, state_size=4)
     model = MambaForCausalLM(config)
-    assert "it has dt_proj, in_proj, x_proj" in (module_fault(model, ["out_proj"]) or "")
+    assert "it has dt_proj, in_proj, x_proj" in (target_module_error(model, ["out_proj"]) or "")
     model.save_pretrained("models/base")
     train.train(train_options(max_steps=2, method=LORA, learning_rate=0.01), CPU)
     adapted = merge(BASE, FINETUNED / "adapter")
@@ -189,8 +189,8 @@ def test_gpt2_takes_an_adapter_too(in_built: Path, train_options: Options) -> No
     """Its linear modules are transposed ones (Conv1D), and its head shares the embedding's weights."""
     config = GPT2Config(vocab_size=400, n_positions=96, n_embd=32, n_layer=1, n_head=2)
     model = GPT2LMHeadModel(config)
-    assert module_fault(model, ["c_attn", "mlp.c_fc"]) is None
-    assert module_fault(model, ["lm_head"]) is not None
+    assert target_module_error(model, ["c_attn", "mlp.c_fc"]) is None
+    assert target_module_error(model, ["lm_head"]) is not None
     model.save_pretrained("models/base")
     train.train(train_options(max_steps=2, method=LORA, learning_rate=0.01), CPU)
     adapted = merge(BASE, FINETUNED / "adapter")
@@ -211,7 +211,7 @@ def test_dropout_is_in_training_and_not_in_what_is_kept(in_built: Path, train_op
 
 
 def test_a_model_without_dropout_is_told() -> None:
-    assert dropouts(LlamaConfig()) == ["attention_dropout"]
+    assert dropout_keys(LlamaConfig()) == ["attention_dropout"]
     bare = LlamaConfig()
     del bare.attention_dropout
     with pytest.raises(ConfigError, match=r"train.dropout: 0.1, but a llama model has no dropout; use null"):
@@ -274,7 +274,7 @@ def test_neftune_is_noise_while_training_alone_and_gone_afterwards(
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is not None or torch.cuda.is_available(), reason="this machine has some")
 def test_qlora_is_refused_where_it_cannot_run(in_built: Path, train_options: Options) -> None:
-    told = lacking_for_qlora("cpu")
+    told = missing_for_qlora("cpu")
     assert told is not None
     assert "a CUDA card" in told
     assert "bitsandbytes" in told

@@ -4,12 +4,12 @@ import random
 
 import torch
 
-from pipeline.train.trainer import ByLength
+from pipeline.train.trainer import LengthGroupedSampler
 
 
 def drawn(lengths: list[int], size: int, seed: int = 0) -> list[int]:
     torch.manual_seed(seed)
-    return list(ByLength(lengths, size))
+    return list(LengthGroupedSampler(lengths, size))
 
 
 def test_each_row_comes_once_the_longest_step_first_the_one_that_is_not_full_last() -> None:

@@ -11,9 +11,9 @@ from support.project import ROOT, TINY, python_in
 from torch.optim import lr_scheduler
 from transformers import optimization
 
-from pipeline.compose.composition import composed, read
+from pipeline.compose.composition import compose_params, parse_params
 from pipeline.config.params import Train
-from pipeline.train.schedules import OnPlateau, rate_of, steps_of, warmup_of
+from pipeline.train.schedules import PlateauRate, rate_function, total_steps, warmup_of
 
 Options = Callable[..., Train]
 HALF = math.sqrt(0.5)
@@ -59,7 +59,7 @@ SHIPPED = sorted(path.stem for path in (ROOT / "conf/train/schedule").glob("*.ya
 
 def schedule(kind: str, **changes: Any) -> dict[str, Any]:
     """The shipped option with changes."""
-    shipped = read((ROOT / f"conf/train/schedule/{kind}.yaml").read_text(encoding="utf-8"))
+    shipped = parse_params((ROOT / f"conf/train/schedule/{kind}.yaml").read_text(encoding="utf-8"))
     return {**shipped, **changes}
 
 
@@ -67,7 +67,7 @@ def schedule(kind: str, **changes: Any) -> dict[str, Any]:
 def test_a_schedule_is_its_closed_form(train_options: Options, name: str) -> None:
     changes, expected = CLOSED[name]
     options = train_options(schedule=schedule(name.split()[0], **changes), warmup_steps=2)
-    rate = rate_of(options, 10)
+    rate = rate_function(options, 10)
     assert [round(rate(step), 6) for step in range(11)] == [round(value, 6) for value in expected]
 
 
@@ -92,7 +92,7 @@ LIBRARIES = {
 
 @pytest.mark.parametrize("kind", LIBRARIES)
 def test_the_schedules_that_were_the_trainers_are_so_to_the_last_bit(train_options: Options, kind: str) -> None:
-    rate = rate_of(train_options(schedule=schedule(kind), warmup_steps=7), 83)
+    rate = rate_function(train_options(schedule=schedule(kind), warmup_steps=7), 83)
     assert [rate(step) for step in range(83)] == reference(LIBRARIES[kind], 83)
 
 
@@ -116,13 +116,13 @@ NEAR = {
 @pytest.mark.parametrize("kind", NEAR)
 def test_a_schedule_is_that_of_its_library(train_options: Options, kind: str) -> None:
     changes, warmup, build = NEAR[kind]
-    rate = rate_of(train_options(schedule=schedule(kind, **changes), warmup_steps=warmup), 83)
+    rate = rate_function(train_options(schedule=schedule(kind, **changes), warmup_steps=warmup), 83)
     assert [rate(step) for step in range(83)] == pytest.approx(reference(build, 83), abs=1e-12)
 
 
 def test_on_a_plateau_the_rate_falls_as_torchs() -> None:
     losses = [5.0, 4.0, 4.0, 3.99, 4.1, 4.2, 3.0, 3.0, 2.99, 3.1, 3.0, 3.0, 3.0, 3.0]
-    ours = OnPlateau(warmup=0, factor=0.5, patience=1, threshold=0.05, floor=0.1)
+    ours = PlateauRate(warmup=0, factor=0.5, patience=1, threshold=0.05, floor=0.1)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     torchs = lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=0.5, patience=1, threshold=0.05, threshold_mode="abs", min_lr=0.1
@@ -137,7 +137,7 @@ def test_on_a_plateau_the_rate_falls_as_torchs() -> None:
 
 
 def test_on_a_plateau_there_is_a_warmup_too() -> None:
-    rate = OnPlateau(warmup=4, factor=0.5, patience=0, threshold=0.0, floor=0.0)
+    rate = PlateauRate(warmup=4, factor=0.5, patience=0, threshold=0.0, floor=0.0)
     assert [rate(step) for step in range(6)] == [0, 0.25, 0.5, 0.75, 1, 1]
     rate.observe(1.0)
     rate.observe(1.0)
@@ -153,21 +153,21 @@ def test_a_warmup_may_be_a_share_of_all_steps(train_options: Options) -> None:
 def test_steps_are_counted_as_the_trainer_does(train_options: Options) -> None:
     """101 rows in batches of 4, 3 of them a step: 9 steps an epoch."""
     size = {"batch_size": 4, "gradient_accumulation": 3}
-    assert steps_of(train_options(epochs=2.0, **size), 101) == 18
-    assert steps_of(train_options(epochs=0.5, **size), 101) == 5
-    assert steps_of(train_options(epochs=2.0, max_steps=7, **size), 101) == 7
+    assert total_steps(train_options(epochs=2.0, **size), 101) == 18
+    assert total_steps(train_options(epochs=0.5, **size), 101) == 5
+    assert total_steps(train_options(epochs=2.0, max_steps=7, **size), 101) == 7
 
 
 @pytest.mark.parametrize("kind", SHIPPED)
 def test_every_shipped_schedule_stays_between_nothing_and_the_learning_rate(train_options: Options, kind: str) -> None:
     for warmup, steps in ((0, 1), (2, 40), (50, 40)):
-        rate = rate_of(train_options(schedule=schedule(kind), warmup_steps=warmup), steps)
+        rate = rate_function(train_options(schedule=schedule(kind), warmup_steps=warmup), steps)
         assert all(0 <= rate(step) <= 1 for step in range(steps + 1))
 
 
 def test_the_tutorials_schedule_is_linear_after_one_step() -> None:
-    options = Train.model_validate(read(composed("experiment=tutorial"))["train"])
-    rate = rate_of(options, steps_of(options, 1000))
+    options = Train.model_validate(parse_params(compose_params("experiment=tutorial"))["train"])
+    rate = rate_function(options, total_steps(options, 1000))
     assert [options.learning_rate * rate(step) for step in range(3)] == [0.0, 1e-5, 5e-6]
 
 

@@ -24,18 +24,18 @@ from transformers import (
     pipeline,
 )
 
-from pipeline.compose.composition import composed, read
+from pipeline.compose.composition import compose_params, parse_params
 from pipeline.config.options import Local
 from pipeline.config.params import Train
-from pipeline.config.validation import check
+from pipeline.config.validation import validate_params
 from pipeline.core.files import read_jsonl
 from pipeline.errors import ModelError
-from pipeline.evaluate.stage import evaluate
+from pipeline.evaluate.stage import evaluate_model
 from pipeline.modeling.loading import load_model
 from pipeline.train import stage as train
-from pipeline.train.checkpoints import checkpoint_folder, key_of, last_checkpoint, load_weights
+from pipeline.train.checkpoints import checkpoint_folder, checkpoint_key, last_checkpoint, load_weights
 from pipeline.train.export import model_stats
-from pipeline.train.history import rows_of
+from pipeline.train.history import history_rows
 from pipeline.train.trainer import FineTuner
 
 CPU = torch.device("cpu")
@@ -157,7 +157,7 @@ def test_a_training_that_diverges_ends_with_what_to_lower(in_built: Path, train_
 def test_a_training_killed_in_mid_course_ends_as_if_it_had_not_been(in_built: Path, precision: str) -> None:
     """A real process, really killed, after its first checkpoint and before its second; then run again."""
     overrides = ("train.max_steps=7", "train.eval_steps=3", "train.logging_steps=2", f"train.precision={precision}")
-    values = read(Path("params.yaml").read_text())
+    values = parse_params(Path("params.yaml").read_text())
     changes = {"max_steps": 7, "eval_steps": 3, "logging_steps": 2, "precision": precision}
     options = Train.model_validate({**values["train"], **changes, "gradient_accumulation": 2, "batch_size": 4})
     train.train(options, CPU, LOCAL)
@@ -225,11 +225,11 @@ def test_a_checkpoint_cut_off_while_it_was_written_is_not_used(tmp_path: Path) -
 def test_checkpoints_belong_to_one_configuration_of_one_data(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/train").write_text("a")
-    key = key_of({"seed": 0}, tmp_path / "data")
-    assert key == key_of({"seed": 0}, tmp_path / "data")
-    assert key != key_of({"seed": 1}, tmp_path / "data")
+    key = checkpoint_key({"seed": 0}, tmp_path / "data")
+    assert key == checkpoint_key({"seed": 0}, tmp_path / "data")
+    assert key != checkpoint_key({"seed": 1}, tmp_path / "data")
     (tmp_path / "data/train").write_text("b")
-    assert key != key_of({"seed": 0}, tmp_path / "data")
+    assert key != checkpoint_key({"seed": 0}, tmp_path / "data")
 
 
 def test_a_training_that_still_runs_keeps_its_checkpoints_to_itself(
@@ -258,21 +258,21 @@ def test_checkpoints_stay_after_a_failure(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_step_that_was_logged_twice_is_one_row() -> None:
     logged = [{"step": 4, "loss": 2.0, "learning_rate": 0.1}, {"step": 4, "eval_validation_loss": 3.0}]
     resumed = [{"step": 4, "eval_validation_loss": 3.5}, {"step": 5, "train_runtime": 9.0}]
-    assert rows_of(logged + resumed) == [{"step": 4, "loss": 2.0, "learning_rate": 0.1, "validation_loss": 3.0}]
+    assert history_rows(logged + resumed) == [{"step": 4, "loss": 2.0, "learning_rate": 0.1, "validation_loss": 3.0}]
 
 
 def test_plain_text_trains_too(in_built: Path) -> None:
     rows = [{"text": f"A note about nothing in particular, number {i}."} for i in range(60)]
     Path("notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     tiny = [each for each in TINY if not each.startswith("data.")]
-    text = composed(*tiny, "data=file", "data.path=notes.jsonl", "format.near.threshold=0.99")
+    text = compose_params(*tiny, "data=file", "data.path=notes.jsonl", "format.near.threshold=0.99")
     Path("params.yaml").write_text(text)
     for module, *arguments in (("fetch", "instance=data"), ("clean",), ("format",), ("tokenize",)):
         done = python_in(in_built, f"pipeline.{module}", *arguments)
         assert done.returncode == 0, done.stderr
-    params = check(read(text))
+    params = validate_params(parse_params(text))
     train.train(params.train.model_copy(update={"max_steps": 2}), CPU)
-    predictions, metrics = evaluate(
+    predictions, metrics = evaluate_model(
         read_jsonl(Path("data/formatted/test.jsonl")), Path("models/finetuned"), params.evaluate, CPU
     )
     assert set(metrics) == {"rows", "version", "loss", "perplexity", "loss_per_byte", "perplexity_per_byte"}
