@@ -1,17 +1,25 @@
-"""The faults that a user can mend. The stages' edge turns each into one message, without a traceback."""
+"""The errors that a user can fix. `pipeline.core.entrypoint.report_errors` prints each as one message, without a traceback.
+
+    PipelineError        its message names the problem, what was expected and what to do
+    ├── ConfigError      a parameter is unknown, missing, out of range or contradicts another or this machine
+    ├── DataError        a file is missing, damaged or unreadable, or its rows do not fit the stage
+    └── ModelError       a model or tokenizer cannot be loaded or used, or its training failed
+
+Any other exception is a defect of this project and keeps its traceback.
+"""
 
 
 class PipelineError(Exception):
-    """What is wrong, what was expected and what to do, in words for the user."""
+    """Base class. The message is for the user: what is wrong, what was expected, what to do."""
 
 
 class ConfigError(PipelineError):
-    """The parameters are wrong, or contradict each other."""
+    """A parameter is unknown, missing, out of range or contradicts another or this machine."""
 
 
 class DataError(PipelineError):
-    """A file or its rows are not what the stage needs."""
+    """A file is missing, damaged or unreadable, or its rows do not fit the stage."""
 
 
 class ModelError(PipelineError):
-    """A model or its tokenizer cannot be used, or training it went wrong."""
+    """A model or tokenizer cannot be loaded or used, or its training failed."""

@@ -1,9 +1,9 @@
-"""Mean and standard deviation of the metrics over the folds of cross-validation.
+"""Prints the mean and standard deviation of the metrics over the folds of a cross-validation.
 
     python -m pipeline.folds
 
-Reads the experiments of the present commit (`dvc exp show`) that `format.folds` splits: those that differ in
-`format.fold` alone are a family, and one table. The standard deviation is that of a sample (n - 1).
+Reads the current commit's experiments that set `format.folds` (`dvc exp show`). Experiments whose parameters differ only in
+`format.fold` are the folds of one cross-validation and give one table. The standard deviation is the sample's (n - 1).
 """
 
 import json
@@ -17,40 +17,39 @@ from pipeline.core.entrypoint import report_errors
 from pipeline.errors import ConfigError
 
 MODELS = ("base", "finetuned")
-RUN = "dvc exp run --queue -S format.folds=5 -S 'format.fold=range(0,5)', then: dvc queue start"
+QUEUE_COMMAND = "dvc exp run --queue -S format.folds=5 -S 'format.fold=range(0,5)', then: dvc queue start"
 
 
 class Fold(NamedTuple):
     experiment: str
     number: int
-    params: dict[str, Any]  # all but format.fold
+    params: dict[str, Any]  # without format.fold
     metrics: dict[str, dict[str, float]]  # model → metric → value
 
 
-def experiments() -> list[dict[str, Any]]:
-    """What DVC knows of the experiments of the present commit; ConfigError with its words if it does not tell."""
+def list_experiments() -> list[dict[str, Any]]:
+    """The current commit's experiments as `dvc exp show` reports them. Raises ConfigError with its message if it fails."""
     done = subprocess.run(["dvc", "exp", "show", "--json"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise ConfigError(f"dvc exp show failed: {done.stderr.strip()}")
-    return [
-        rev for commit in json.loads(done.stdout) for each in commit["experiments"] or [] for rev in each["revs"][:1]
-    ]
+    commits = json.loads(done.stdout)
+    return [revision for commit in commits for entry in commit["experiments"] or [] for revision in entry["revs"][:1]]
 
 
 def fold_of(experiment: dict[str, Any]) -> Fold | None:
-    """The fold that an experiment ran; None if it is none, or did not end."""
+    """The fold that an experiment ran; None if it sets no format.folds or has not finished."""
     data = experiment["data"] or {}
     params = data.get("params", {}).get("params.yaml", {}).get("data")
-    found = {name: data.get("metrics", {}).get(f"metrics/evaluate/{name}.json", {}).get("data") for name in MODELS}
-    if not params or not params.get("format", {}).get("folds") or not all(found.values()):
+    files = {name: data.get("metrics", {}).get(f"metrics/evaluate/{name}.json", {}).get("data") for name in MODELS}
+    if not params or not params.get("format", {}).get("folds") or not all(files.values()):
         return None
     number = params["format"].pop("fold")
-    metrics = {name: {key: v for key, v in values.items() if isinstance(v, float)} for name, values in found.items()}
+    metrics = {name: {key: v for key, v in values.items() if isinstance(v, float)} for name, values in files.items()}
     return Fold(experiment["name"] or experiment["rev"][:7], number, params, metrics)
 
 
-def families(folds: list[Fold]) -> list[list[Fold]]:
-    """The folds that belong together, by number; of a fold that ran twice, the one that DVC names first."""
+def cross_validations(folds: list[Fold]) -> list[list[Fold]]:
+    """The folds grouped by their parameters, in order of their numbers. Of a repeated fold, the first counts."""
     groups: dict[str, dict[int, Fold]] = defaultdict(dict)
     for fold in folds:
         groups[json.dumps(fold.params, sort_keys=True)].setdefault(fold.number, fold)
@@ -66,30 +65,31 @@ def format_mean_std(values: list[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.4g}" if len(values) > 1 else mean
 
 
-def table(family: list[Fold]) -> list[str]:
-    """The lines of a family's table: each metric's mean ± standard deviation for both models, and of its change."""
-    folds = family[0].params["format"]["folds"]
-    numbers = ", ".join(str(fold.number) for fold in family)
-    lines = [f"{len(family)} of {folds} folds ({numbers}): {', '.join(fold.experiment for fold in family)}"]
-    if len(family) < folds:
-        lines.append("Not all folds have run: these figures leave rows out.")
+def fold_table(folds: list[Fold]) -> list[str]:
+    """Lines with each metric's mean ± standard deviation for both models, and of its change within each fold."""
+    expected = folds[0].params["format"]["folds"]
+    numbers = ", ".join(str(fold.number) for fold in folds)
+    lines = [f"{len(folds)} of {expected} folds ({numbers}): {', '.join(fold.experiment for fold in folds)}"]
+    if len(folds) < expected:
+        lines.append("Not all folds have run: these numbers leave rows out.")
     lines.append(f"{'':<14}{'base':>22}{'finetuned':>22}{'change':>22}")
-    for name in (name for name in family[0].metrics["base"] if name in family[0].metrics["finetuned"]):
-        base, tuned = ([fold.metrics[model][name] for fold in family] for model in MODELS)
-        change = [after - before for before, after in zip(base, tuned, strict=True)]
-        lines.append(f"{name:<14}{format_mean_std(base):>22}{format_mean_std(tuned):>22}{format_mean_std(change):>22}")
+    for name in (name for name in folds[0].metrics["base"] if name in folds[0].metrics["finetuned"]):
+        base, finetuned = ([fold.metrics[model][name] for fold in folds] for model in MODELS)
+        change = [after - before for before, after in zip(base, finetuned, strict=True)]
+        cells = (format_mean_std(values) for values in (base, finetuned, change))
+        lines.append(f"{name:<14}{''.join(f'{cell:>22}' for cell in cells)}")
     return lines
 
 
 def main() -> None:
     with report_errors("folds"):
-        found = families([fold for each in experiments() if (fold := fold_of(each))])
-        if not found:
-            raise ConfigError(f"no experiment of this commit has run with format.folds; run: {RUN}")
-        for family in found:
-            differing = diff_leaves(flatten(found[0][0].params), flatten(family[0].params))
-            told = ", ".join(f"{key}={there}" for key, (_, there) in differing.items())
-            print("\n".join([f"\n{told}" if told else "", *table(family)]))
+        groups = cross_validations([fold for experiment in list_experiments() if (fold := fold_of(experiment))])
+        if not groups:
+            raise ConfigError(f"no experiment of this commit has run with format.folds; run: {QUEUE_COMMAND}")
+        for group in groups:
+            differences = diff_leaves(flatten(groups[0][0].params), flatten(group[0].params))
+            changes = ", ".join(f"{key}={value}" for key, (_, value) in differences.items())
+            print("\n".join([f"\n{changes}" if changes else "", *fold_table(group)]))
 
 
 if __name__ == "__main__":

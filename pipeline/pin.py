@@ -1,8 +1,8 @@
-"""Pins what came from the hub: writes the commits that fetch resolved into conf/, in the place of branches and tags.
+"""Pins the dataset and model of the hub: replaces branches and tags in conf/ with the commits that fetch resolved.
 
     python -m pipeline.pin
 
-Reads params.yaml (what was asked for) and metrics/fetch/{data,model}.json (what came); changes conf/{data,model}/*.yaml.
+params.yaml (the names) and metrics/fetch/{data,model}.json (the commits) → `revision` in conf/{data,model}/*.yaml.
 """
 
 from pipeline.compose import yaml_files
@@ -13,42 +13,42 @@ from pipeline.core.paths import CONF, METRICS, PARAMS
 from pipeline.errors import ConfigError
 
 
-def pin() -> list[str]:
-    """Pin both sections as far as they came from the hub; the files changed, each with its commit.
+def pin_revisions() -> list[str]:
+    """Pin the dataset and the model if they came from the hub; return the changed files, each with its commit.
 
-    ConfigError if there is nothing to pin, or if no file of conf/ names what was fetched.
+    Raises ConfigError if neither did, or if no file of conf/ has the name.
     """
     require_params()
-    values = parse_params(PARAMS.read_text(encoding="utf-8"))
-    done = []
+    params = parse_params(PARAMS.read_text(encoding="utf-8"))
+    pinned = []
     for section in ("data", "model"):
-        fetched = METRICS / "fetch" / f"{section}.json"
-        came = read_json(fetched) if fetched.exists() else {}
-        if values[section]["source"] == came.get("source") == "hub" and values[section]["name"] == came["name"]:
-            done += _pin(section, came["name"], came["revision"])
-    if not done:
+        metrics = METRICS / "fetch" / f"{section}.json"
+        fetched = read_json(metrics) if metrics.exists() else {}
+        if params[section]["source"] == fetched.get("source") == "hub" and params[section]["name"] == fetched["name"]:
+            pinned += _pin(section, fetched["name"], fetched["revision"])
+    if not pinned:
         raise ConfigError(
-            "nothing to pin: nothing that params.yaml names was fetched from the hub (dvc repro fetches it)"
+            "nothing to pin: no dataset or model that params.yaml names was fetched from the hub (dvc repro fetches it)"
         )
-    return done
+    return pinned
 
 
 def _pin(section: str, name: str, commit: str) -> list[str]:
-    found = {path: yaml_files.load_yaml(path) for path in sorted((CONF / section).glob("*.yaml"))}
-    named = {path: config for path, config in found.items() if config.get("name") == name}
-    if not named:
+    options = {path: yaml_files.load_yaml(path) for path in sorted((CONF / section).glob("*.yaml"))}
+    matching = {path: option for path, option in options.items() if option.get("name") == name}
+    if not matching:
         raise ConfigError(f"no file of conf/{section}/ has name: {name}; write one, or set {section}.revision={commit}")
-    for path, config in named.items():
-        config["revision"] = commit
-        yaml_files.dump_yaml(path, config)
-    return [f"{path}: revision {commit}" for path in named]
+    for path, option in matching.items():
+        option["revision"] = commit
+        yaml_files.dump_yaml(path, option)
+    return [f"{path}: revision {commit}" for path in matching]
 
 
 def main() -> None:
     with report_errors("pin"):
-        for line in pin():
+        for line in pin_revisions():
             print(line)
-        print("To have params.yaml say so too: make params")
+        print("To update params.yaml: make params")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What clean changes in the texts of a row: damage mended, spaces tidied, endings stripped, contacts masked."""
+"""What clean changes in the texts of a row: repairs encodings, tidies spaces, strips endings, masks contact details."""
 
 import re
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from pipeline.records.text import collapse_whitespace, tidy_lines
 
 TRANSFORMS = ("mended", "stripped", "masked")
 EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
-# A number with its country's code; ten digits as 3-3-4 or 5-5; ten or eleven in a row as mobile and trunk numbers
-# begin. What doctors write of doses, blood pressure, dates and ranges is none of these.
+# A number with its country code; ten digits as 3-3-4 or 5-5; ten or eleven digits in a row that begin like mobile and
+# trunk numbers. The doses, blood pressures, dates and ranges that doctors write match none of these.
 PHONE = re.compile(
     r"(?<![\w.+/-])(?:\+\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){2,5}(?<=\d{2})|\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}|\d{5}[ -]\d{5}"
     r"|0\d{9,10}|[6-9]\d{9})(?![\w/-])"
@@ -19,41 +19,41 @@ PHONE = re.compile(
 
 
 class Transforms:
-    """Makes a cell the text that is learned. `done` collects which of CHANGES were made to a row."""
+    """Turns a cell into the text to learn from. Each method adds to `applied` the TRANSFORMS that changed the text."""
 
     def __init__(self, options: Clean) -> None:
         self.options = options
-        # Backwards from the end: a text that ends otherwise is left at the first sign.
-        self.endings = [regex.compile(each, regex.IGNORECASE | regex.REVERSE) for each in options.strip]
-        self.mend: Callable[[str], str] = str
+        # Matched backwards: a text with another ending is rejected at its last character.
+        self.endings = [regex.compile(pattern, regex.IGNORECASE | regex.REVERSE) for pattern in options.strip]
+        self.fix_encoding: Callable[[str], str] = str
         if options.mend_encoding:
             from ftfy import fix_encoding
 
-            self.mend = fix_encoding
+            self.fix_encoding = fix_encoding
 
-    def text(self, cell: str, prose: bool, done: set[str]) -> str:
-        """What holds of every text. `prose`: line breaks mean nothing."""
-        if (text := self.mend(cell)) != cell:
-            done.add("mended")
-        text = collapse_whitespace(text) if prose else tidy_lines(text)
+    def clean_text(self, cell: str, is_prose: bool, applied: set[str]) -> str:
+        """Clean any text. In prose, line breaks have no meaning and become spaces."""
+        if (text := self.fix_encoding(cell)) != cell:
+            applied.add("mended")
+        text = collapse_whitespace(text) if is_prose else tidy_lines(text)
         if self.options.contacts == "mask" and (masked := mask_contacts(text)) != text:
-            done.add("masked")
+            applied.add("masked")
             return masked
         return text
 
-    def question(self, text: str) -> str:
+    def strip_question(self, text: str) -> str:
         return strip_prefixes(text, self.options.question_prefixes)
 
-    def answer(self, text: str, done: set[str]) -> str:
+    def strip_answer(self, text: str, applied: set[str]) -> str:
         for ending in self.endings:
-            if found := ending.match(text):
-                text = text[: found.start()].rstrip()
-                done.add("stripped")
+            if match := ending.match(text):
+                text = text[: match.start()].rstrip()
+                applied.add("stripped")
         return text
 
 
 def strip_prefixes(text: str, prefixes: list[str]) -> str:
-    """The text without those of the prefixes that it starts with, each as a whole.
+    """The text without the prefixes; each is removed once, in the order given.
 
     >>> strip_prefixes("Q. Quick pulse?", ["Q."]), strip_prefixes("Quick pulse?", ["Q."])
     ('Quick pulse?', 'Quick pulse?')

@@ -1,4 +1,7 @@
-"""The page and the model card, rendered from templates; everything that comes from data is escaped."""
+"""Helpers for the report, the model card and other pages: number formats, Jinja templates, training curves.
+
+Values that come from data are HTML-escaped.
+"""
 
 import io
 from typing import Any
@@ -13,7 +16,7 @@ from matplotlib import pyplot as plt
 
 
 def format_number(value: float) -> str:
-    """A figure as people read it: four digits that matter, no exponent for usual sizes.
+    """Four significant digits, without an exponent below a million.
 
     >>> format_number(0.41237), format_number(2110.2), format_number(-7.25), format_number(1e9)
     ('0.4124', '2,110', '-7.25', '1e+09')
@@ -24,7 +27,7 @@ def format_number(value: float) -> str:
 
 
 def format_delta(value: float) -> str:
-    """A change, its sign before it.
+    """A difference with its sign.
 
     >>> format_delta(0.5), format_delta(-0.5), format_delta(0.0)
     ('+0.5', '-0.5', '0')
@@ -33,7 +36,7 @@ def format_delta(value: float) -> str:
 
 
 def format_interval(low: float | None, high: float | None) -> str:
-    """An interval; a dash where one row has none.
+    """A confidence interval, or a dash if there is none (a single test row).
 
     >>> format_interval(0.52348, 0.67786), format_interval(-1.5, 2.0), format_interval(None, None)
     ('0.5235 to 0.6779', '-1.5 to 2', '–')
@@ -42,7 +45,7 @@ def format_interval(low: float | None, high: float | None) -> str:
 
 
 def format_p(p: float | None) -> str:
-    """A p-value; nothing for what is not tested.
+    """A p-value, or nothing for a metric that is not tested.
 
     >>> format_p(0.00079), format_p(0.0312), format_p(1.0), format_p(None)
     ('<0.001', '0.031', '1', '')
@@ -53,7 +56,7 @@ def format_p(p: float | None) -> str:
 
 
 def render_template(package: str, template: str, **values: Any) -> str:
-    """A template of a package's pages/, filled in; HTML is escaped."""
+    """Render a template from the `pages` folder of `package`. Values are escaped in templates that end in .html.j2."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(package, "pages"),
         autoescape=jinja2.select_autoescape(["html.j2"]),
@@ -68,19 +71,20 @@ def render_template(package: str, template: str, **values: Any) -> str:
 
 
 def draw_curves(training: pd.DataFrame, validation: pd.DataFrame) -> dict[str, Markup]:
-    """Loss and learning rate over the optimizer steps, each as inline SVG: the same bytes for the same history."""
+    """Loss and learning rate by optimizer step, as inline SVG. The same history always gives the same bytes."""
     steps = training["step"]
     losses = {"training": (steps, training["loss"]), "validation": (validation["step"], validation["validation_loss"])}
     return {
-        "loss": _curve(losses, "nats a token"),
-        "learning rate": _curve({"learning rate": (steps, training["learning_rate"])}, ""),
+        "loss": _draw_curve(losses, "nats per token"),
+        "learning rate": _draw_curve({"learning rate": (steps, training["learning_rate"])}, ""),
     }
 
 
-def _curve(lines: dict[str, tuple[pd.Series, pd.Series]], label: str) -> Markup:
-    style = {"svg.hashsalt": "curve", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
-    with plt.rc_context(style):
-        canvas, axes = plt.subplots(figsize=(5.6, 3), layout="constrained")
+def _draw_curve(lines: dict[str, tuple["pd.Series[Any]", "pd.Series[Any]"]], label: str) -> Markup:
+    with plt.rc_context(
+        {"svg.hashsalt": "curve", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
+    ):
+        figure, axes = plt.subplots(figsize=(5.6, 3), layout="constrained")
         for (name, (steps, values)), color in zip(lines.items(), ("#7a8699", "#0b7a5c"), strict=False):
             marker = "o" if len(steps) < 30 else None
             axes.plot(steps, values, label=name, color=color, marker=marker, markersize=3, linewidth=1.6)
@@ -91,7 +95,7 @@ def _curve(lines: dict[str, tuple[pd.Series, pd.Series]], label: str) -> Markup:
         if len(lines) > 1:
             axes.legend(frameon=False)
         text = io.StringIO()
-        canvas.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        plt.close(canvas)
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        plt.close(figure)
     svg = text.getvalue()
     return Markup(svg[svg.index("<svg") :])

@@ -1,9 +1,13 @@
-"""Makes the values of params.yaml the configuration: `python -m pipeline.compose --adopt`.
+"""Makes the values of params.yaml the configuration in conf/: `python -m pipeline.compose --adopt`.
 
-After `dvc exp apply`, params.yaml holds an experiment's values, which the next composition would overwrite. Adopting
-writes into conf/config.yaml which option of a group they took and which values differ from it; the option of a group
-within a section, such as train/method, into that section's file. Values of a source of data or model belong to that
-source alone: they become an option of their own, conf/data/adopted.yaml.
+After `dvc exp apply`, params.yaml holds an experiment's values, which the next composition would overwrite. Adopting them
+changes conf/ so that it composes the same params.yaml:
+
+- the chosen options go into the defaults of conf/config.yaml; those of a group within a section, such as train/method, into
+  the section's file;
+- other values that differ from the options go into conf/config.yaml;
+- values that differ in the sections data and model, which only fit one source, go into an option of their own, such as
+  conf/data/adopted.yaml.
 """
 
 import sys
@@ -14,61 +18,60 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.compose import yaml_files
-from pipeline.compose.composition import compose_params, current_params, parse_params, without_version
+from pipeline.compose.composition import compose_params, load_params, parse_params, without_version
 from pipeline.compose.leaves import ABSENT, Leaves, diff_leaves, flatten
-from pipeline.config.validation import TAGS
+from pipeline.config.validation import DISCRIMINATORS
 from pipeline.core.paths import CONF, PARAMS
 from pipeline.errors import ConfigError
 
 CONFIG = CONF / "config.yaml"
 SOURCES = ("data", "model")
 ADOPTED = "adopted"
+Groups = dict[str, str]  # group, such as train/method → Hydra's override, such as train/method=lora
 
 
 def adopt() -> str:
-    """Write into conf/ what makes it compose the present params.yaml; say what was written.
+    """Change conf/ so that it composes the values of params.yaml; return a message that lists what changed.
 
-    ConfigError, and conf/ as it was, if no such configuration is found.
+    Raises ConfigError if params.yaml is not valid or no such configuration is found; conf/ is then unchanged.
     """
-    target = current_params()
-    groups = _groups_of(target)
-    raw = _raw(*groups.values())
-    differing = diff_leaves(flatten(target), flatten(_resolved(raw)))
-    changed = {key: here for key, (here, _) in differing.items() if not _is_derived(raw, key)}
-    written = [*map(_chooser, groups), CONFIG, *(CONF / source / f"{ADOPTED}.yaml" for source in SOURCES)]
-    before = {path: path.read_text(encoding="utf-8") for path in written if path.exists()}
+    target = load_params()
+    groups = _closest_options(target)
+    config = _compose_unresolved(*groups.values())
+    differences = diff_leaves(flatten(target), flatten(_resolve(config)))
+    changes = {key: value for key, (value, _) in differences.items() if not _is_derived(config, key)}
+    may_change = [*map(_defaults_file, groups), CONFIG, *(CONF / source / f"{ADOPTED}.yaml" for source in SOURCES)]
+    before = {path: path.read_text(encoding="utf-8") for path in may_change if path.exists()}
     try:
-        _write_options(groups, changed)
-        _write_config(groups, {key: value for key, value in changed.items() if key.split(".")[0] not in SOURCES})
+        _write_source_options(groups, changes)
+        _write_config(groups, {key: value for key, value in changes.items() if key.split(".")[0] not in SOURCES})
         text = compose_params()
-        left = [key for key in diff_leaves(flatten(target), flatten(parse_params(text))) if not _is_derived(raw, key)]
-        if left:
-            raise ConfigError(f"no configuration was found that composes these keys of params.yaml: {', '.join(left)}")
+        wrong = diff_leaves(flatten(target), flatten(parse_params(text)))
+        if keys := [key for key in wrong if not _is_derived(config, key)]:
+            raise ConfigError(f"found no configuration that composes these keys of params.yaml: {', '.join(keys)}")
     except ConfigError:
-        for path in written:
+        for path in may_change:
             path.unlink(missing_ok=True)
-        for path, text in before.items():
-            path.write_text(text, encoding="utf-8")
+        for path, content in before.items():
+            path.write_text(content, encoding="utf-8")
         raise
     PARAMS.write_text(text, encoding="utf-8")
-    return (
-        f"{CONFIG} now composes params.yaml: {', '.join([*groups.values(), *changed]) or 'there was nothing to change'}"
-    )
+    return f"{CONFIG} now composes params.yaml: {', '.join([*groups.values(), *changes]) or 'nothing had to change'}"
 
 
-def _raw(*overrides: str) -> DictConfig:
-    """conf/ composed, interpolations unresolved and so unchecked: an option such as data=file is incomplete by itself."""
+def _compose_unresolved(*overrides: str) -> DictConfig:
+    """The composed conf/ with interpolations unresolved, hence unchecked: data=file alone has no path and is not valid."""
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         return compose("config", list(overrides))
 
 
-def _resolved(raw: DictConfig) -> dict[str, Any]:
-    return {**without_version(raw), "version": 1}
+def _resolve(config: DictConfig) -> dict[str, Any]:
+    return {**without_version(config), "version": 1}
 
 
-def _is_derived(raw: DictConfig, key: str) -> bool:
-    """Whether composition computes the key, or a section that it is in, from others."""
-    node: Any = raw
+def _is_derived(config: DictConfig, key: str) -> bool:
+    """Whether an interpolation computes the key, or a section that contains it."""
+    node: Any = config
     for part in key.split("."):
         if not isinstance(node, DictConfig) or part not in node:
             return False
@@ -78,79 +81,87 @@ def _is_derived(raw: DictConfig, key: str) -> bool:
     return False
 
 
-def _groups_of(target: dict[str, Any]) -> dict[str, str]:
-    """Group → override, for each group of which another option than the configured one fits the values better."""
-    configured, overrides = _resolved(_raw()), {}
-    folders = [path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")]
-    for group in sorted({each for each in folders if _at(target, each) is not None}):
+def _closest_options(target: dict[str, Any]) -> Groups:
+    """An override for each group that has an option closer to the target than the configured values are."""
+    configured, overrides = _resolve(_compose_unresolved()), {}
+    folders = {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")}
+    for group in sorted(folder for folder in folders if _section(target, folder)):
         distances = {"": _distance(target, configured, group)}
+        if distances[""] == 0:
+            continue
         for option in sorted((CONF / group).glob("*.yaml")):
             override = f"{group}={option.stem}"
-            distances[override] = _distance(target, _resolved(_raw(override)), group)
-        best = min(distances, key=lambda override: distances[override])
-        if best:
-            overrides[group] = best
+            distances[override] = _distance(target, _resolve(_compose_unresolved(override)), group)
+        closest = min(distances, key=lambda override: distances[override])
+        if closest:
+            overrides[group] = closest
     return overrides
 
 
 def _distance(target: dict[str, Any], values: dict[str, Any], group: str) -> int:
-    """How many keys of a section differ; an option of another kind is never the one."""
-    here, there = _at(target, group), _at(values, group)
-    if any(here.get(tag) != there.get(tag) for tag in TAGS):
+    """How many keys of a group's section differ; infinite if the sections are of different kinds."""
+    wanted, current = _section(target, group), _section(values, group)
+    if any(wanted.get(tag) != current.get(tag) for tag in DISCRIMINATORS):
         return sys.maxsize
-    return len(diff_leaves(flatten(here), flatten(there)))
+    return len(diff_leaves(flatten(wanted), flatten(current)))
 
 
-def _at(values: dict[str, Any], group: str) -> dict[str, Any] | None:
-    """The section of a group, such as train/method."""
+def _section(values: dict[str, Any], group: str) -> dict[str, Any]:
+    """The section that a group, such as train/method, configures; empty if there is none."""
+    section: Any = values
     for name in group.split("/"):
-        values = values.get(name)
-        if not isinstance(values, dict):
-            return None
-    return values
+        section = section.get(name)
+        if not isinstance(section, dict):
+            return {}
+    return dict(section)
 
 
-def _chooser(group: str) -> Path:
-    """The file whose defaults choose the option of a group: conf/config.yaml, or the chosen option of its section."""
+def _defaults_file(group: str) -> Path:
+    """The file with the defaults list that chooses a group's option: conf/config.yaml, or its section's chosen option."""
     section, _, nested = group.partition("/")
     if not nested:
         return CONFIG
-    option = next(each[section] for each in yaml_files.load_yaml(CONFIG)["defaults"] if section in each)
-    return CONF / section / f"{option}.yaml"
+    return CONF / section / f"{_chosen_option(section)}.yaml"
 
 
-def _write_options(groups: dict[str, str], changed: Leaves) -> None:
-    """Write the options of their own, begun as the option that they differ from, and choose them in `groups`."""
+def _chosen_option(section: str) -> str:
+    """The option that the defaults list of conf/config.yaml chooses for a section."""
     defaults = yaml_files.load_yaml(CONFIG)["defaults"]
+    return str(next(entry[section] for entry in defaults if section in entry))
+
+
+def _write_source_options(groups: Groups, changes: Leaves) -> None:
+    """Write the changes of data and model as copies of the chosen options, and choose the copies in `groups`."""
     for source in SOURCES:
-        own = {key.removeprefix(f"{source}."): value for key, value in changed.items() if key.startswith(f"{source}.")}
+        own = {key.removeprefix(f"{source}."): v for key, v in changes.items() if key.startswith(f"{source}.")}
         if own:
-            chosen = groups.get(source) or next(each[source] for each in defaults if source in each)
-            option = yaml_files.load_yaml(CONF / source / f"{chosen.removeprefix(f'{source}=')}.yaml")
-            _set(option, own)
+            chosen = groups[source].removeprefix(f"{source}=") if source in groups else _chosen_option(source)
+            option = yaml_files.load_yaml(CONF / source / f"{chosen}.yaml")
+            _set_keys(option, own)
             yaml_files.dump_yaml(CONF / source / f"{ADOPTED}.yaml", option)
             groups[source] = f"{source}={ADOPTED}"
 
 
-def _write_config(groups: dict[str, str], changed: Leaves) -> None:
+def _write_config(groups: Groups, changes: Leaves) -> None:
+    """Choose the options of `groups` in the defaults lists, and write the changes into conf/config.yaml."""
     for group, override in groups.items():
-        path = _chooser(group)
+        path = _defaults_file(group)
         config, name = yaml_files.load_yaml(path), group.rpartition("/")[2]
-        entry = next(each for each in config["defaults"] if isinstance(each, dict) and name in each)
+        entry = next(entry for entry in config["defaults"] if isinstance(entry, dict) and name in entry)
         entry[name] = override.split("=")[1]
         yaml_files.dump_yaml(path, config)
     config = yaml_files.load_yaml(CONFIG)
-    _set(config, changed)
+    _set_keys(config, changes)
     yaml_files.dump_yaml(CONFIG, config)
 
 
-def _set(config: Any, changed: Leaves) -> None:
-    """Remove the dotted keys whose value is ABSENT, then set the others: a section may take the place of a null."""
-    for key, value in sorted(changed.items(), key=lambda item: item[1] != ABSENT):
+def _set_keys(config: Any, changes: Leaves) -> None:
+    """Remove the dotted keys whose value is ABSENT, then set the others; a section may replace a null."""
+    for key, value in sorted(changes.items(), key=lambda change: change[1] != ABSENT):
         *sections, name = key.split(".")
         section = config
-        for each in sections:
-            section = section.setdefault(each, {})
+        for part in sections:
+            section = section.setdefault(part, {})
         if value == ABSENT:
             section.pop(name, None)
         else:

@@ -1,4 +1,4 @@
-"""Composes params.yaml from conf/, byte for byte as `dvc exp run` does, and checks it."""
+"""Composes the text of params.yaml from conf/, byte for byte as `dvc exp run` does, and checks the parameters."""
 
 import tempfile
 from functools import lru_cache
@@ -17,7 +17,10 @@ from pipeline.errors import ConfigError
 
 
 def register_resolvers() -> None:
-    """Teach OmegaConf the two interpolations of conf/ (see hydra_plugins/checked_params.py)."""
+    """Register the two interpolations that conf/ uses, ${checked:…} and ${sha256:…}, with OmegaConf.
+
+    hydra_plugins/checked_params.py explains them.
+    """
     OmegaConf.register_new_resolver("checked", _checked, replace=True)
     OmegaConf.register_new_resolver("sha256", _sha256, replace=True)
 
@@ -28,36 +31,40 @@ def _checked(version: int, *, _root_: DictConfig) -> int:
 
 
 def without_version(config: DictConfig) -> dict[str, Any]:
-    """The configuration's values, resolved, without `version`, whose resolution is the check."""
-    others = [key for key in config if key != "version"]
-    return OmegaConf.to_container(OmegaConf.masked_copy(config, others), resolve=True)  # type: ignore[return-value]
+    """The configuration's values, interpolations resolved, except `version`: resolving it checks the others."""
+    keys = [str(key) for key in config if key != "version"]
+    values: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
+    return dict(values)
 
 
 def require_valid(values: dict[str, Any]) -> None:
-    """Raise ConfigError that lists every fault of the parameters, of the local sources and of the training they ask for."""
-    machine = training_errors(values) + compute_errors(values) + evaluation_errors(values)
-    faults = param_errors(values) + source_errors(values) + machine
-    if faults:
-        raise ConfigError(format_errors(faults))
+    """Check the parameters by the schema, their local sources, and whether this machine can run them.
+
+    Raises ConfigError with every error, one a line.
+    """
+    errors = param_errors(values) + source_errors(values)
+    errors += training_errors(values) + compute_errors(values) + evaluation_errors(values)
+    if errors:
+        raise ConfigError(format_errors(errors))
 
 
 def _sha256(path: str | None) -> str | None:
-    """The content of a local file, folder or glob; null where there is none (the check then says so) and of addresses."""
+    """The checksum of a local file, folder or glob; None for an address, and if nothing exists (the check reports that)."""
     if not isinstance(path, str) or "://" in path:
         return None
-    _, found = files.local_files(path)
-    if not found and not files.local_path(path).is_dir():
+    _, matching = files.local_files(path)
+    if not matching and not files.local_path(path).is_dir():
         return None
-    return _sha256_once(path, tuple((file, file.stat().st_mtime_ns) for file in found))
+    return _cached_sha256(path, tuple((file, file.stat().st_mtime_ns) for file in matching))
 
 
 @lru_cache
-def _sha256_once(path: str, modified: tuple[tuple[Path, int], ...]) -> str:
+def _cached_sha256(path: str, modified: tuple[tuple[Path, int], ...]) -> str:
     return files.sha256_of_source(path)
 
 
 def compose_params(*overrides: str) -> str:
-    """The text of params.yaml as conf/ and the overrides make it; ConfigError with all faults if it has any."""
+    """The text of params.yaml, composed from conf/ and Hydra's overrides. Raises ConfigError with every error."""
     from dvc.utils.hydra import compose_and_dump
     from hydra.errors import HydraException
 
@@ -67,14 +74,14 @@ def compose_params(*overrides: str) -> str:
         try:
             compose_and_dump(target, str(CONF.resolve()), None, "config", ".", list(overrides))
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_innermost(error)) from None
-        except ValueError as error:  # Hydra's, of train=null: a group takes the name of an option
+            raise ConfigError(_message_of(error)) from None
+        except ValueError as error:  # from Hydra, for train=null: the value of a group is the name of an option
             raise ConfigError(f"{' '.join(overrides)}: {error}; expected KEY=VALUE or GROUP=OPTION") from None
         return target.read_text(encoding="utf-8")
 
 
-def _innermost(error: BaseException) -> str:
-    """What our own check said, freed from what OmegaConf wraps around it; else what Hydra says."""
+def _message_of(error: BaseException) -> str:
+    """The message of the ConfigError that OmegaConf has wrapped, or else Hydra's own message."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ConfigError):
@@ -84,12 +91,13 @@ def _innermost(error: BaseException) -> str:
 
 
 def parse_params(text: str) -> dict[str, Any]:
-    """The values of a params.yaml as the stages see them (1e-05 is a number to OmegaConf, a text to PyYAML)."""
-    return OmegaConf.to_container(OmegaConf.create(text))  # type: ignore[return-value]
+    """The values of a params.yaml as the stages read them. PyYAML would read 1e-05 as text, OmegaConf reads a number."""
+    values: Any = OmegaConf.to_container(OmegaConf.create(text))
+    return dict(values)
 
 
-def current_params() -> dict[str, Any]:
-    """The values of the present params.yaml; ConfigError if it lacks or holds what is wrong."""
+def load_params() -> dict[str, Any]:
+    """The values of params.yaml in the working directory. Raises ConfigError if it is missing or not valid."""
     require_params()
     values = parse_params(PARAMS.read_text(encoding="utf-8"))
     require_valid(values)

@@ -1,13 +1,13 @@
-"""Parameters as dotted keys, and how two sets of them differ."""
+"""Parameters as dotted keys with values, and the differences between two sets of them."""
 
 from typing import Any
 
-ABSENT = "(absent)"
+ABSENT = "(absent)"  # stands for the value of a key that one side does not have
 Leaves = dict[str, Any]
 
 
 def flatten(values: Any, key: str = "") -> Leaves:
-    """Dotted key → value, a list being a value.
+    """Dotted key → value. A list is one value, and so is an empty mapping.
 
     >>> flatten({"train": {"seed": 0, "epochs": 2}, "version": 1})
     {'train.seed': 0, 'train.epochs': 2, 'version': 1}
@@ -17,8 +17,12 @@ def flatten(values: Any, key: str = "") -> Leaves:
     return {k: v for name, value in values.items() for k, v in flatten(value, f"{key}.{name}" if key else name).items()}
 
 
-def diff_leaves(here: Leaves, there: Leaves) -> dict[str, tuple[Any, Any]]:
-    """Key → (value here, value there) for the keys that differ."""
-    keys = [*here, *(key for key in there if key not in here)]
-    pairs = {key: (here.get(key, ABSENT), there.get(key, ABSENT)) for key in keys}
+def diff_leaves(left: Leaves, right: Leaves) -> dict[str, tuple[Any, Any]]:
+    """Key → (value in left, value in right) of the keys that differ, in the order of left. true differs from 1.
+
+    >>> diff_leaves({"seed": 0, "epochs": 2}, {"seed": 7, "epochs": 2, "limit": 9})
+    {'seed': (0, 7), 'limit': ('(absent)', 9)}
+    """
+    keys = [*left, *(key for key in right if key not in left)]
+    pairs = {key: (left.get(key, ABSENT), right.get(key, ABSENT)) for key in keys}
     return {key: (a, b) for key, (a, b) in pairs.items() if a != b or isinstance(a, bool) != isinstance(b, bool)}

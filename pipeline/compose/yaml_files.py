@@ -1,4 +1,4 @@
-"""Changing the files of conf/ in place: comments, order and quotes stay as a person wrote them."""
+"""Edits the files of conf/ in place, preserving comments, key order and quotes."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What every section of params.yaml is made of: a base class that refuses what it does not know, and kinds of numbers."""
+"""The base class of all sections of params.yaml, and constrained types for their fields."""
 
 from typing import Annotated
 
@@ -15,6 +15,13 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
-    """A section refuses unknown keys, and a text where a number belongs."""
+    """A section that rejects unknown keys and values of the wrong type. Field docstrings become field descriptions."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+    )

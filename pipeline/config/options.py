@@ -1,7 +1,7 @@
-"""The choices within the sections `train` and `compute`: by which method, along which schedule, when it ends, and where.
+"""The option groups inside `train` and `compute`: method, schedule, early stopping, and where training runs.
 
-One class an option of the groups train/method, train/schedule and compute, told apart by `kind`, so that a key of another
-option is an unknown key. What the schedules compute is in pipeline/train/schedules.py, with their sources.
+One class per option of train/method, train/schedule and compute, discriminated by `kind`, so that a key of another option
+is an unknown key. pipeline/train/schedules.py implements the schedules, with their sources.
 """
 
 from typing import Annotated, Any, Literal
@@ -14,41 +14,50 @@ ALL_LINEAR = "all-linear"
 
 
 class Full(Section):
-    """Every weight is trained."""
+    """Trains every weight."""
 
     kind: Literal["full"]
 
 
 class Adapter(Section):
-    """What LoRA and QLoRA share: a product of two thin matrices is added to each chosen module; they alone are trained."""
+    """The keys of LoRA and QLoRA.
+
+    The product of two low-rank matrices is added to each target module; only these matrices are trained.
+    """
 
     rank: Positive
-    """inner size of the two matrices"""
+    """Rank of the adapter matrices."""
     alpha: PositiveFloat
-    """their product is scaled by alpha / rank"""
+    """Scale of the adapter: the product of its matrices is multiplied by `alpha / rank`."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    """share of the adapter's inputs that is set to 0 while training"""
-    target_modules: Any
-    """all-linear (every linear module but the output head), or a list of modules' names or their last parts, such as
-    [query_key_value, dense]"""
+    """Share of the adapter's inputs set to 0 during training."""
+    target_modules: str | list[str]
+    """`all-linear`, or a list of module names. `all-linear` is every linear module but the output head; a name may be
+    the last parts of a module's full name, such as `[query_key_value, dense]`."""
 
-    @field_validator("target_modules")
+    @field_validator("target_modules", mode="before")
     @classmethod
-    def _names(cls, value: Any) -> Any:
-        named = isinstance(value, list) and value and all(isinstance(each, str) and each for each in value)
-        if value != ALL_LINEAR and not named:
-            raise ValueError(f"{value!r} is not right; expected {ALL_LINEAR}, or a list of modules' names")
+    def _require_all_linear_or_names(cls, value: Any) -> Any:
+        is_list_of_names = isinstance(value, list) and value and all(isinstance(name, str) and name for name in value)
+        if value != ALL_LINEAR and not is_list_of_names:
+            raise ValueError(f"{value!r} is not right; expected {ALL_LINEAR}, or a list of module names")
         return value
 
 
 class Lora(Adapter):
-    """Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685)."""
+    """Trains low-rank adapters on a frozen base model (LoRA).
+
+    Hu et al. 2021, arXiv:2106.09685.
+    """
 
     kind: Literal["lora"]
 
 
 class Qlora(Adapter):
-    """LoRA on a base in 4 bits, NF4 with double quantization (Dettmers et al. 2023, arXiv:2305.14314)."""
+    """Trains low-rank adapters on a base model quantized to 4 bits (QLoRA).
+
+    NF4 with double quantization (Dettmers et al. 2023, arXiv:2305.14314). Needs a CUDA card and bitsandbytes.
+    """
 
     kind: Literal["qlora"]
 
@@ -57,74 +66,98 @@ Method = Annotated[Full | Lora | Qlora, Field(discriminator="kind")]
 
 
 class Constant(Section):
-    """train.learning_rate from the first step to the last; no warmup."""
+    """Keeps the learning rate at train.learning_rate from the first step, without warmup."""
 
     kind: Literal["constant"]
 
 
 class ConstantWithWarmup(Section):
+    """Keeps the learning rate at train.learning_rate after the warmup."""
+
     kind: Literal["constant_with_warmup"]
 
 
 class Linear(Section):
+    """Lowers the learning rate along a straight line to the last step."""
+
     kind: Literal["linear"]
     floor: Share
-    """share of train.learning_rate at the last step; in the other schedules too: below it, none goes"""
+    """Learning rate at the last step, as a share of train.learning_rate."""
 
 
 class Cosine(Section):
+    """Lowers the learning rate along half a cosine to the last step."""
+
     kind: Literal["cosine"]
     floor: Share
+    """Learning rate at the last step, as a share of train.learning_rate."""
 
 
 class CosineWithRestarts(Section):
+    """Repeats half a cosine: the learning rate returns to its peak after each cycle."""
+
     kind: Literal["cosine_with_restarts"]
     cycles: Positive
-    """half cosines of equal length, one after the other"""
+    """Number of cycles, all of the same length."""
     floor: Share
+    """Learning rate at the end of a cycle, as a share of train.learning_rate."""
 
 
 class Step(Section):
+    """Multiplies the learning rate by a factor at regular intervals."""
+
     kind: Literal["step"]
     every_steps: Positive
-    """optimizer steps after which the rate is multiplied by `factor`, again and again"""
+    """Optimizer steps between two reductions."""
     factor: Fraction
+    """Factor of each reduction."""
     floor: Share
+    """Lowest learning rate, as a share of train.learning_rate."""
 
 
 class Exponential(Section):
+    """Multiplies the learning rate by a factor after each step."""
+
     kind: Literal["exponential"]
     factor: Fraction
-    """the rate is multiplied by it after each optimizer step"""
+    """Factor applied after each optimizer step."""
     floor: Share
+    """Lowest learning rate, as a share of train.learning_rate."""
 
 
 class InverseSquareRoot(Section):
+    """Lowers the learning rate with the inverse square root of the steps."""
+
     kind: Literal["inverse_sqrt"]
     timescale: Positive | None
-    """steps after which the rate has fallen to 1/√2; null: the warmup's steps (10,000 without a warmup)"""
+    """Timescale of the decay, in optimizer steps; null: warmup_steps. The rate is `1 / √(1 + steps / timescale)` of its
+    peak; without a warmup, null is 10,000 steps."""
 
 
 class WarmupStableDecay(Section):
+    """Keeps the learning rate constant after the warmup, then decays it at the end."""
+
     kind: Literal["warmup_stable_decay"]
     decay: Literal["linear", "cosine", "1-sqrt"]
-    """the curve of the decay at the end"""
+    """Curve of the decay."""
     decay_share: Share
-    """of all steps"""
+    """Length of the decay, as a share of all optimizer steps."""
     floor: Share
+    """Learning rate at the last step, as a share of train.learning_rate."""
 
 
 class Plateau(Section):
-    """The rate falls when the validation loss does not."""
+    """Lowers the learning rate when the validation loss stops falling."""
 
     kind: Literal["plateau"]
     factor: Fraction
-    """the rate is multiplied by it"""
+    """Factor of each reduction."""
     patience: Count
-    """evaluations in a row without improvement that are borne; the next one lowers the rate"""
+    """Evaluations in a row without improvement to tolerate. The next one lowers the rate."""
     threshold: Annotated[float, Field(ge=0)]
-    """least fall of the validation loss that counts as improvement, in nats a token"""
+    """Smallest fall of the validation loss that counts, in nats per token."""
     floor: Share
+    """Lowest learning rate, as a share of train.learning_rate."""
 
 
 Schedule = Annotated[
@@ -143,26 +176,31 @@ Schedule = Annotated[
 
 
 class EarlyStopping(Section):
+    """Which model is better, and when to stop training."""
+
     metric: Literal["validation_loss", "f1", "exact_match", "rougeL"]
-    """what tells a better model, for stopping and for train.keep_best; all but validation_loss are of greedy answers to
-    validation questions, and need tokenize.loss=completion"""
+    """Metric that early stopping and train.keep_best compare. All but `validation_loss` score greedy answers to
+    validation questions, and need `tokenize.loss=completion`."""
     rows: Positive
-    """validation rows to answer at each evaluation, from the first"""
+    """Validation rows to answer at each evaluation, from the first."""
     max_new_tokens: Positive
-    """longest of these answers, in tokens"""
+    """Maximum length of these answers, in tokens."""
     patience: Positive | None
-    """evaluations without improvement after which training stops; null: never"""
+    """Evaluations without improvement after which training stops; null: never."""
     threshold: Annotated[float, Field(ge=0)]
-    """least improvement of the metric that counts: nats a token, or a fraction from 0 to 1"""
+    """Smallest change that counts as improvement, in the metric's unit. For `validation_loss` that is nats per token,
+    for the other metrics a number from 0 to 1."""
 
 
-class Machine(Section):
+class ComputeSection(Section):
+    """The keys of every compute option."""
+
     device: Literal["auto", "cpu", "cuda"]
-    """auto: CUDA where there is a card, else the CPU"""
+    """Device to train and generate on; auto: CUDA if available, else the CPU."""
 
 
-class Local(Machine):
-    """One process trains."""
+class Local(ComputeSection):
+    """Trains in one process."""
 
     kind: Literal["local"]
 
@@ -171,18 +209,18 @@ class Local(Machine):
         return 1
 
 
-class Distributed(Machine):
-    """Several processes train one model, which the Trainer and Accelerate bring together; each has its share of the rows.
+class Distributed(ComputeSection):
+    """The keys of DDP and FSDP: several processes train one model, with the Trainer and Accelerate.
 
-    train.batch_size is a process's: an optimizer step takes batch_size × gradient_accumulation × processes × nodes rows.
-    The last batches of an epoch are filled up with its first rows, so that all processes have as many.
+    Each process has its share of the rows. The last batches of an epoch are filled up with its first rows, so that every
+    process has the same number of batches.
     """
 
     processes: Positive
-    """on each machine; on CUDA cards, one a card"""
+    """Processes on each machine; with CUDA, one per card."""
     nodes: Positive
-    """machines. Which of them this one is, and where the first can be reached, says the environment of each:
-    PET_NODE_RANK, PET_MASTER_ADDR, PET_MASTER_PORT (torchrun's)"""
+    """Number of machines. On each of them, torchrun's environment variables PET_NODE_RANK, PET_MASTER_ADDR and
+    PET_MASTER_PORT give its rank and the address of the first."""
 
     @property
     def world_size(self) -> int:
@@ -190,22 +228,26 @@ class Distributed(Machine):
 
 
 class Ddp(Distributed):
-    """Each process has the whole model; gradients are averaged."""
+    """Trains in several processes, each with the whole model; gradients are averaged.
+
+    `train.batch_size` is per process: an optimizer step takes
+    `batch_size × gradient_accumulation × processes × nodes` rows.
+    """
 
     kind: Literal["ddp"]
 
 
 class Fsdp(Distributed):
-    """Each process has a part of weights, gradients and optimizer, layer by layer (FSDP2): for models too large for one card.
+    """Shards weights, gradients and optimizer state over the processes (FSDP2).
 
-    What is saved is whole and plain, as from one process. The loss computes all logits, which takes more memory than in
-    the other options. On CUDA cards alone.
+    For models that are too large for one card; on CUDA cards only. The saved model is complete, as from one process. The
+    loss computes all logits at once, which takes more memory than with the other options. `train.batch_size` is per process.
     """
 
     kind: Literal["fsdp"]
     reshard_after_forward: bool
-    """true: a layer's weights are gathered for its forward pass and once more for its backward pass (ZeRO-3); false: kept
-    in between (ZeRO-2), which takes more memory and less traffic"""
+    """Free a layer's gathered weights between its forward and backward pass. true (ZeRO-3): they are gathered again for
+    the backward pass; false (ZeRO-2): they are kept, which takes more memory and less communication."""
 
 
 Compute = Annotated[Local | Ddp | Fsdp, Field(discriminator="kind")]

@@ -1,53 +1,52 @@
-"""Placeholders in templates: of the prompt, and of texts made of several columns."""
+"""Placeholders in templates: the prompt template, and column mappings that combine several columns."""
 
 from collections.abc import Mapping
 from string import Formatter
 
 
 def template_errors(prompt: str, completion: str) -> list[str]:
-    """What keeps the two texts from being a template; empty if nothing does."""
-    return _faults("prompt", prompt, "question") + _faults("completion", completion, "answer")
+    """The errors of a prompt template, one line each."""
+    return _placeholder_errors("prompt", prompt, "question") + _placeholder_errors("completion", completion, "answer")
 
 
-def _faults(name: str, template: str, field: str) -> list[str]:
+def _placeholder_errors(name: str, template: str, placeholder: str) -> list[str]:
     try:
         parsed = [part[1:] for part in Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         return [f"{name} {template!r} is not a template: {error}; write {{{{ and }}}} for literal braces"]
-    return (
-        []
-        if parsed == [(field, "", None)]
-        else [f"{name} {template!r} must hold {{{field}}} once and no other placeholder"]
-    )
+    if parsed == [(placeholder, "", None)]:
+        return []
+    return [f"{name} {template!r} must hold {{{placeholder}}} once and no other placeholder"]
 
 
 def parse_template(template: str) -> list[tuple[str, str | None]]:
-    """Literal texts, each with the placeholder that follows it; ValueError if the braces do not match.
+    """The literal parts of a template, each with the placeholder that follows it.
+
+    Raises ValueError if the braces do not match or a placeholder has a format or conversion.
 
     >>> parse_template("Q: {Title} ({Body})")
     [('Q: ', 'Title'), (' (', 'Body'), (')', None)]
     """
-    found = []
+    parts: list[tuple[str, str | None]] = []
     for literal, name, form, conversion in Formatter().parse(template):
         if name == "" or form or conversion:
-            raise ValueError(
-                f"a placeholder holds the name of a column alone, not {name + ':' * bool(form) + (form or '')!r}"
-            )
-        found.append((literal, name))
-    return found
+            content = (name or "") + ":" * bool(form) + (form or "")
+            raise ValueError(f"a placeholder holds only the name of a column, not {content!r}")
+        parts.append((literal, name))
+    return parts
 
 
 def column_template_errors(columns: Mapping[str, str]) -> list[str]:
-    """What keeps values of data.columns that hold braces from being templates of the source's columns."""
-    faults = []
+    """The errors of the templates in data.columns, one line each."""
+    errors = []
     for name, value in columns.items():
         try:
-            has_column = any(field is not None for _, field in parse_template(value))
+            has_placeholder = any(placeholder is not None for _, placeholder in parse_template(value))
         except ValueError as error:
-            faults.append(
+            errors.append(
                 f"columns.{name}: {value!r} is not a template: {error}; write {{{{ and }}}} for literal braces"
             )
         else:
-            if ("{" in value or "}" in value) and not has_column:
-                faults.append(f"columns.{name}: {value!r} names no column; expected some, such as {{Title}}")
-    return faults
+            if ("{" in value or "}" in value) and not has_placeholder:
+                errors.append(f"columns.{name}: {value!r} names no column; expected some, such as {{Title}}")
+    return errors

@@ -1,7 +1,7 @@
-"""One process among several that train one model: which it is, what all of them agree on, and how it tells what went wrong.
+"""One of several processes that train one model: its rank, values that all ranks share, and its errors.
 
-torchrun gives each process its rank in the environment (see pipeline/train/launch.py). Where there is one process alone, it is
-the main one, and agrees with itself.
+torchrun passes each process its rank in the environment (see pipeline/train/launch.py). A process that torchrun did not
+start counts as the main process of a group of one.
 """
 
 import json
@@ -13,69 +13,69 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.options import Distributed, Machine
+from pipeline.config.options import Distributed, ComputeSection
 from pipeline.errors import ConfigError
 
-NODE_RANK = "PET_NODE_RANK"  # torchrun's: which machine this is, from 0
+NODE_RANK = "PET_NODE_RANK"  # torchrun's variable: the rank of this node, from 0
 
 
 def is_distributed() -> bool:
-    """Whether this process was started as one of several (k8s sets RANK for a whole machine, so that does not tell)."""
+    """Whether this process is one of several. RANK alone does not show that: Kubernetes sets it for a whole node."""
     return "LOCAL_RANK" in os.environ
 
 
 def local_rank() -> int | None:
-    """The number of this process on this machine, from 0, which is also its card's; None if it is alone."""
+    """The rank of this process on its node, from 0, which is also the index of its GPU; None if it is the only process."""
     return int(os.environ["LOCAL_RANK"]) if is_distributed() else None
 
 
 def is_main_process() -> bool:
-    """Whether this process writes what all of them have trained, and speaks for them."""
+    """Whether this process writes the outputs and the log lines: rank 0, or the only process."""
     return not is_distributed() or os.environ["RANK"] == "0"
 
 
-def is_main_node(compute: Machine) -> bool:
-    """Whether the first process is on this machine; with one machine, whatever the environment says of others."""
+def is_main_node(compute: ComputeSection) -> bool:
+    """Whether this node runs the main process. The environment's node rank counts only if compute asks for several nodes."""
     return not isinstance(compute, Distributed) or compute.nodes == 1 or os.environ.get(NODE_RANK) == "0"
 
 
 def broadcast_object(value: Any) -> Any:
-    """The main process's value, on all processes; each has to ask."""
+    """Return the main process's value on every rank. Collective: every rank must call it."""
     if not is_distributed():
         return value
     import torch.distributed
 
-    shared = [value]
-    torch.distributed.broadcast_object_list(shared, src=0)
-    return shared[0]
+    values = [value]
+    torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def require_same_key(key: str) -> None:
-    """Raise ConfigError unless all processes have this key, which names all that the training's result depends on."""
+    """Raise ConfigError unless every rank has the main process's key, a hash of all that the training depends on."""
     if broadcast_object(key) != key:
         raise ConfigError(
-            "this machine would train something else than the first one: its params.yaml, data/tokenized or models/base "
-            "differs. Run all from one folder that the machines share"
+            "params.yaml, data/tokenized or models/base on this machine differ from those on the first machine; start the "
+            "training on all machines in one folder that they share"
         )
 
 
 @contextmanager
 def process_group(on_cpu: bool) -> Iterator[None]:
-    """Connect the processes, by NCCL or gloo; after a failure the connection is left to end with the process."""
+    """Connect the ranks by NCCL, or by gloo on CPUs. After an error the connection is not closed: it ends with the process."""
     if not is_distributed():
         yield
         return
     import torch.distributed
     from accelerate import PartialState
 
-    PartialState(cpu=on_cpu)  # on cards it sets this process's, too
+    PartialState(cpu=on_cpu)  # on GPUs it also selects this process's GPU
     yield
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
 def exit_with_error(message: str, is_defect: bool) -> None:
-    """End this process and leave a message for whoever started it, who tells the first alone; no-op if nobody reads it."""
+    """End this process with a message for torchrun, which reports only the root cause. Without torchrun, do nothing."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not is_distributed() or not path:
         return
@@ -84,4 +84,4 @@ def exit_with_error(message: str, is_defect: bool) -> None:
     )
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)  # Python's own way out frees what threads of gloo still use, and now and then that aborts the process
+    os._exit(1)  # sys.exit would free memory that gloo's threads still use, which now and then aborts the process

@@ -1,4 +1,7 @@
-"""The edge of every stage: parameters in, checked; faults out as one message; time and memory beside the metrics."""
+"""The entry point of every stage: it checks the parameters, reports errors, and records run time and peak memory.
+
+params.yaml and Hydra's overrides on the command line → the stage's function; metrics/runtime/STAGE[/INSTANCE].json.
+"""
 
 import functools
 import logging
@@ -27,32 +30,33 @@ from pipeline.errors import ConfigError, PipelineError
 log = logging.getLogger(__name__)
 
 RESTORE_HINT = (
-    "DVC removes a stage's outputs before it runs it. To have the last good ones back:\n"
+    "DVC removes a stage's outputs before it runs the stage. To restore the last good ones:\n"
     "  dvc checkout\n"
     "  git restore metrics"
 )
 
 
 def stage(name: str, instances: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[[], None]]:
-    """Make a function of the checked parameters (and of the instance, if there are any) the entry of a stage.
+    """Decorate a function of the checked parameters as the `main` of a stage.
 
-    The entry reads the params.yaml of the folder it is run in; Hydra's overrides on the command line hold for one run.
+    `main` composes params.yaml in the working directory with the overrides on the command line, which hold for one run.
+    A stage that dvc.yaml runs several times has `instances`; its function takes the chosen one as a second argument.
     """
 
     def decorate(run: Callable[..., None]) -> Callable[[], None]:
-        def job(cfg: DictConfig) -> None:
+        def run_with(cfg: DictConfig) -> None:
             with report_errors(name):
-                values = _resolved(cfg)
-                instance = _instance(name, values.pop("instance"), instances)
+                values = _resolve(cfg)
+                instance = _require_instance(name, values.pop("instance"), instances)
                 log.debug(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores; parameters: {values}")
-                _timed(run, validate_params(values), instance, RUNTIME / name)
+                _run_and_measure(run, validate_params(values), instance, RUNTIME / name)
 
         @functools.wraps(run)
         def main() -> None:
             with report_errors(name):
                 require_params()
             conf = str(CONF.resolve())
-            hydra.main(version_base="1.3", config_path=conf, config_name="stage")(job)()
+            hydra.main(version_base="1.3", config_path=conf, config_name="stage")(run_with)()
 
         return main
 
@@ -61,23 +65,21 @@ def stage(name: str, instances: tuple[str, ...] = ()) -> Callable[[Callable[...,
 
 @contextmanager
 def report_errors(name: str) -> Iterator[None]:
-    """End the process with exit code 1 and one message for what the user can mend; let defects of ours be seen.
+    """Turn errors that a user can fix into one message and exit code 1; defects keep their traceback.
 
-    One of several processes leaves its message to who started them.
+    In distributed training the message goes to the launcher instead of standard error. `name` begins the message.
     """
     try:
         yield
     except PipelineError as error:
         message = str(error)
     except FileNotFoundError as error:
-        message = f"{error.filename or error} is not there; an earlier stage writes it: dvc repro"
+        message = f"{error.filename or error} does not exist; an earlier stage writes it: dvc repro"
     except OSError as error:
         if error.strerror is None:
             raise
-        named = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        message = (
-            f"{named}. See that there is room on the disk and that you may read and write there, then run it again"
-        )
+        problem = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        message = f"{problem}. Check disk space and permissions, then run it again"
     except KeyboardInterrupt:
         message = "interrupted"
     except Exception:
@@ -93,9 +95,9 @@ def report_errors(name: str) -> Iterator[None]:
 
 
 def require_params() -> None:
-    """Raise ConfigError unless this is the project's root with a params.yaml that is YAML."""
+    """Raise ConfigError unless the working directory is the project's root and params.yaml is a YAML mapping."""
     if not (CONF / "stage.yaml").exists():
-        raise ConfigError("conf/stage.yaml is not here: run the stages in the project's root")
+        raise ConfigError("conf/stage.yaml is missing; run this command in the project's root")
     if not PARAMS.exists():
         raise ConfigError("params.yaml is missing; compose it from conf/: make params")
     try:
@@ -103,25 +105,26 @@ def require_params() -> None:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"params.yaml is not YAML; compose it from conf/: make params\n{error}") from None
     if not isinstance(values, dict):
-        raise ConfigError("params.yaml holds no sections; compose it from conf/: make params")
+        raise ConfigError("params.yaml has no sections; compose it from conf/: make params")
 
 
-def _resolved(cfg: DictConfig) -> dict[str, Any]:
+def _resolve(cfg: DictConfig) -> dict[str, Any]:
     try:
-        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+        values: Any = OmegaConf.to_container(cfg, resolve=True)
+        return dict(values)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {error}; compose params.yaml anew: make params") from None
+        raise ConfigError(f"{error.full_key}: {error}; compose params.yaml again: make params") from None
 
 
-def _instance(name: str, given: str | None, instances: tuple[str, ...]) -> str | None:
-    if instances and given not in instances:
-        choices = " or ".join(f"instance={each}" for each in instances)
-        raise ConfigError(f"python -m pipeline.{name} needs {choices}" + (f", not {given}" if given else ""))
-    return given if instances else None
+def _require_instance(name: str, instance: str | None, instances: tuple[str, ...]) -> str | None:
+    if instances and instance not in instances:
+        choices = " or ".join(f"instance={choice}" for choice in instances)
+        raise ConfigError(f"python -m pipeline.{name} needs {choices}" + (f", not {instance}" if instance else ""))
+    return instance if instances else None
 
 
-def _timed(run: Callable[..., None], params: Params, instance: str | None, runtime: Path) -> None:
-    """Run the stage and write its seconds and its peak memory, that of the largest of its processes."""
+def _run_and_measure(run: Callable[..., None], params: Params, instance: str | None, runtime: Path) -> None:
+    """Run the stage; write its seconds and the peak memory of its largest process to `runtime`.json."""
     started = time.perf_counter()
     if instance:
         run(params, instance)
@@ -129,7 +132,7 @@ def _timed(run: Callable[..., None], params: Params, instance: str | None, runti
     else:
         run(params)
     if is_distributed() or not is_main_node(params.compute):
-        return  # who started the processes measures them
+        return  # the launcher on the main node measures
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     peak = max(usage.ru_maxrss for usage in usages) * (1 if sys.platform == "darwin" else 1024)
     seconds = round(time.perf_counter() - started, 2)

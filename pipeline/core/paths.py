@@ -1,4 +1,4 @@
-"""Every path that the stages share, relative to the project's root."""
+"""The paths that stages share, relative to the project's root."""
 
 import os
 from pathlib import Path
@@ -7,8 +7,10 @@ CONF, PARAMS = Path("conf"), Path("params.yaml")
 
 RAW = Path("data/raw")
 RAW_ROWS = RAW / "rows.parquet"
+RAW_COLUMNS = RAW / "columns.json"  # the column mapping
 CLEAN = Path("data/clean")
 RECORDS = CLEAN / "records.parquet"
+RECORDS_TASK = CLEAN / "task.json"
 FORMATTED = Path("data/formatted")
 TEST_ROWS = FORMATTED / "test.jsonl"
 TOKENIZED = Path("data/tokenized")
@@ -24,5 +26,5 @@ LEADERBOARD = METRICS / "leaderboard"
 
 
 def checkpoint_root() -> Path:
-    """.checkpoints/ of the main checkout: DVC names it in DVC_ROOT where a queued experiment runs in a copy."""
+    """.checkpoints/ of the original checkout, which DVC_ROOT names where DVC runs a queued experiment in a copy."""
     return Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints"

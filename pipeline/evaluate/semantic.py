@@ -1,8 +1,8 @@
-"""How near two texts are in meaning: the cosine of their embeddings by a sentence encoder that lies on this machine.
+"""Semantic similarity of two texts: the cosine of their embeddings by a sentence encoder on this machine.
 
-A text's embedding is the mean of the last hidden states over its tokens (Reimers and Gurevych 2019, arXiv:1908.10084), as
-the usual sentence encoders are trained for (sentence-transformers/all-MiniLM-L6-v2 is one). Scores of two encoders do not
-compare.
+The embedding of a text is the mean of the last hidden states over its tokens (Reimers and Gurevych 2019, arXiv:1908.10084),
+for which most sentence encoders are trained, such as sentence-transformers/all-MiniLM-L6-v2. Scores of different encoders
+are not comparable.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,28 +16,31 @@ from pipeline.modeling.loading import max_positions_of, quiet_transformers, requ
 if TYPE_CHECKING:
     from pathlib import Path
 
-BATCH = 64
-LONGEST = 512  # tokens, where the model names no limit; what is longer is cut
+BATCH_SIZE = 64  # texts
+MAX_TOKENS = 512  # of a text, or fewer if the encoder has fewer positions; the rest is truncated
 
 
 def semantic_similarities(path: str, answers: list[str], references: list[str], device: torch.device) -> list[float]:
-    """The cosine of each answer and its reference, from -1 to 1; 0 for an empty one, which means nothing.
+    """The cosine similarity of each answer and its reference answer, from -1 to 1; 0 if either is empty.
 
-    ModelError if the path is no folder of an encoder.
+    path: a folder with the encoder. Raises ModelError if it is not one.
     """
     folder = require_model_folder(path, f"evaluate.semantic_model: {path}")
-    model, tokenizer = _loaded(folder)
+    model, tokenizer = _load_sentence_encoder(folder)
     model = model.to(device)
-    limit = min(max_positions_of(folder) or LONGEST, LONGEST)
-    first, second = (_embedded(model, tokenizer, texts, limit) for texts in (answers, references))
-    cosines = cosine_similarity(first, second).tolist()
+    max_tokens = min(max_positions_of(folder) or MAX_TOKENS, MAX_TOKENS)
+    answer_embeddings, reference_embeddings = (
+        _embed(model, tokenizer, texts, max_tokens) for texts in (answers, references)
+    )
+    cosines = cosine_similarity(answer_embeddings, reference_embeddings).tolist()
     return [
         cosine if answer.strip() and reference.strip() else 0.0
         for cosine, answer, reference in zip(cosines, answers, references, strict=True)
     ]
 
 
-def _loaded(folder: "Path") -> tuple[Any, Any]:
+def _load_sentence_encoder(folder: "Path") -> tuple[Any, Any]:
+    """(model, tokenizer)"""
     from transformers import AutoModel, AutoTokenizer
 
     quiet_transformers()
@@ -47,12 +50,15 @@ def _loaded(folder: "Path") -> tuple[Any, Any]:
         model, info = AutoModel.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
         )
-    except Exception as error:  # the library raises whatever its parsers do
+    except Exception as error:  # the parsers of the library raise many types
         raise ModelError(f"evaluate.semantic_model: {folder} does not load ({type(error).__name__}: {error})") from None
-    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)  # of which a mean needs none
+    missing = sorted(
+        name for name in info["missing_keys"] if "pooler" not in name
+    )  # mean pooling does not use the pooler
     if missing:
         raise ModelError(
-            f"evaluate.semantic_model: {folder} lacks weights, such as {missing[0]}; expected what save_pretrained wrote"
+            f"evaluate.semantic_model: {folder} lacks weights, such as {missing[0]}; "
+            "expected a folder written by save_pretrained"
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -60,14 +66,14 @@ def _loaded(folder: "Path") -> tuple[Any, Any]:
 
 
 @torch.inference_mode()
-def _embedded(model: Any, tokenizer: Any, texts: list[str], limit: int) -> torch.Tensor:
-    """(texts, hidden size), in float32"""
-    found = []
-    for start in range(0, len(texts), BATCH):
+def _embed(model: Any, tokenizer: Any, texts: list[str], max_tokens: int) -> torch.Tensor:
+    """The embeddings of the texts: (texts, hidden size), in float32."""
+    embeddings = []
+    for start in range(0, len(texts), BATCH_SIZE):
         batch = tokenizer(
-            texts[start : start + BATCH], padding=True, truncation=True, max_length=limit, return_tensors="pt"
+            texts[start : start + BATCH_SIZE], padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
         ).to(model.device)
         states = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
         mask = batch["attention_mask"].unsqueeze(-1).float()
-        found.append((states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1))
-    return torch.cat(found)
+        embeddings.append((states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1))
+    return torch.cat(embeddings)

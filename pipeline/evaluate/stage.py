@@ -1,12 +1,12 @@
-"""Asks a model the test questions, scores its answers, and measures its loss on the reference answers.
+"""Generate a model's answers to the test prompts, score them, and compute its loss on the reference answers.
 
     python -m pipeline.evaluate instance=base          models/base → data/predictions/base.jsonl,
                                                        metrics/evaluate/base.json
-    python -m pipeline.evaluate instance=finetuned     models/finetuned → the same of finetuned
+    python -m pipeline.evaluate instance=finetuned     models/finetuned → the same files of finetuned
 
-A prediction: id, prompt, reference, prediction, new_tokens, finish_reason, the scores of scores.py, looping, and of the
-reference answer: loss (nats a token), tokens (with the end of text), bytes (UTF-8).
-Plain text has no question to answer: its rows are id, reference and these three, and the loss is all the metrics.
+A prediction has the fields id, prompt, reference, prediction, new_tokens, finish_reason, the scores of answer_scores.py,
+looping, and for the reference answer: loss (nats per token), tokens (including the end of text) and bytes (UTF-8).
+Plain text has no prompts: its predictions are id, reference and these three fields, and its metrics are the losses alone.
 """
 
 import logging
@@ -31,11 +31,12 @@ from pipeline.modeling.held_out_loss import held_out_losses
 from pipeline.modeling.loading import load_model, max_positions_of
 from pipeline.modeling.memory import explain_out_of_memory
 from pipeline.scoring.answer_scores import is_looping, score_answer
-from pipeline.scoring.metrics import summarize_predictions
+from pipeline.scoring.metrics import Prediction, summarize_predictions
 
 log = logging.getLogger(__name__)
 
-UNLIMITED = 2**31  # tokens, where the model's configuration names no limit
+UNLIMITED = 2**31  # tokens, if the model's configuration sets no limit
+LOGGED_METRICS = ("exact_match", "f1", "bleu", "rougeL", "loss", "perplexity")
 FormattedRow = dict[str, Any]
 
 
@@ -44,74 +45,75 @@ def predict_rows(
     model: Any,
     encoder: Encoder,
     options: Evaluate,
-    positions: int | None,
-    kept: AnswerJournal | None = None,
-) -> list[FormattedRow]:
-    """The rows with the model's answers and their scores; a prompt that is too long loses its start."""
-    room = room_for_prompt(positions, options.max_new_tokens)
-    prompts = [truncate_prompt(prompt, room, encoder.bos) for prompt in encoder.prompts(row["prompt"] for row in rows)]
-    ending = StopConditions(options.max_new_tokens, encoder.eos, encoder.padding)
-    started, before = time.perf_counter(), len(kept.answers) if kept else 0
-    answers = answer_prompts(model, prompts, ending, options, kept)
-    seconds = time.perf_counter() - started
-    went_on = f", {before:,} more were there already" if before else ""
-    log.info(
-        f"{len(rows) - before:,} answers in {seconds:.1f} s, {(len(rows) - before) / seconds:.3g} a second{went_on}"
-    )
-    predictions = []
-    for row, answer in zip(rows, answers, strict=True):
-        prediction = encoder.tokenizer.decode(answer.new_tokens, skip_special_tokens=True).strip()
-        reference = row["completion"].strip()
-        predictions.append(
-            {
-                "id": row["id"],
-                "prompt": row["prompt"],
-                "reference": reference,
-                "prediction": prediction,
-                "new_tokens": len(answer.new_tokens),
-                "finish_reason": answer.finish_reason,
-                **score_answer(prediction, reference),
-                "looping": float(is_looping(answer.new_tokens)),
-            }
-        )
-    return predictions
+    max_positions: int | None,
+    journal: AnswerJournal | None = None,
+) -> list[Prediction]:
+    """The predictions of the rows, without losses. A prompt that is too long loses its start."""
+    max_tokens = max_prompt_tokens(max_positions, options.max_new_tokens)
+    encoded = encoder.encode_prompts(row["prompt"] for row in rows)
+    prompts = [truncate_prompt(prompt, max_tokens, encoder.bos_id) for prompt in encoded]
+    stop = StopConditions(options.max_new_tokens, encoder.eos_id, encoder.pad_id)
+    resumed = len(journal.answers) if journal else 0
+    if resumed:
+        log.info(f"Resuming: {resumed:,} of {len(rows):,} answers were already generated")
+    start = time.perf_counter()
+    answers = answer_prompts(model, prompts, stop, options, journal)
+    seconds, generated = time.perf_counter() - start, len(rows) - resumed
+    log.info(f"Generated {generated:,} answers in {seconds:.1f} s, {generated / seconds:.3g} per second")
+    return [_prediction(row, answer, encoder) for row, answer in zip(rows, answers, strict=True)]
+
+
+def _prediction(row: FormattedRow, answer: Answer, encoder: Encoder) -> Prediction:
+    text = encoder.tokenizer.decode(answer.new_tokens, skip_special_tokens=True).strip()
+    reference = row["completion"].strip()
+    return {
+        "id": row["id"],
+        "prompt": row["prompt"],
+        "reference": reference,
+        "prediction": text,
+        "new_tokens": len(answer.new_tokens),
+        "finish_reason": answer.finish_reason,
+        **score_answer(text, reference),
+        "looping": float(is_looping(answer.new_tokens)),
+    }
 
 
 def answer_prompts(
-    model: Any, prompts: list[list[int]], ending: StopConditions, options: Evaluate, kept: AnswerJournal | None
+    model: Any, prompts: list[list[int]], stop: StopConditions, options: Evaluate, journal: AnswerJournal | None
 ) -> list[Answer]:
-    """The answers by the engine that the parameters name; vLLM loads the model anew, and gets the card's memory for it."""
+    """Generate answers with the configured engine. vLLM loads the model again, so this one leaves the GPU first."""
     if options.engine == "transformers":
-        return generate_answers(model, prompts, ending, options.batch_size, kept)
+        return generate_answers(model, prompts, stop, options.batch_size, journal)
     model.to("cpu")
     torch.cuda.empty_cache()
-    return vllm_engine.generate_with_vllm(Path(model.name_or_path), prompts, ending, options.precision, kept)
+    return vllm_engine.generate_with_vllm(Path(model.name_or_path), prompts, stop, options.precision, journal)
 
 
-def room_for_prompt(positions: int | None, max_new_tokens: int) -> int:
-    """The longest prompt, in tokens, that leaves room for an answer; ConfigError if that is none."""
-    if positions is None:
+def max_prompt_tokens(max_positions: int | None, max_new_tokens: int) -> int:
+    """The longest prompt that leaves room for an answer. Raises ConfigError if there is room for none."""
+    if max_positions is None:
         return UNLIMITED
-    if max_new_tokens >= positions:
+    if max_new_tokens >= max_positions:
         raise ConfigError(
-            f"evaluate.max_new_tokens: {max_new_tokens} leaves no room for a question: the model has {positions} positions"
+            f"evaluate.max_new_tokens: {max_new_tokens} leaves no room for a prompt: the model has {max_positions} "
+            "positions"
         )
-    return positions - max_new_tokens
+    return max_positions - max_new_tokens
 
 
 def reference_losses(
-    rows: list[FormattedRow], model: Any, encoder: Encoder, positions: int | None
+    rows: list[FormattedRow], model: Any, encoder: Encoder, max_positions: int | None
 ) -> list[dict[str, float]]:
-    """The held-out loss on each row's completion: loss (nats a token, the end of text included), tokens, bytes.
+    """The held-out loss on each row's completion: loss (nats per token, end of text included), tokens and bytes.
 
-    Of a completion that the model has no room for, the end is left out; so it is of the bytes.
+    A completion that exceeds the model's positions is truncated, and its bytes are those of the truncated text.
     """
-    prompts = encoder.prompts(row["prompt"] for row in rows)
-    completions = encoder.completions(row["completion"] for row in rows)
-    longest = positions or UNLIMITED
+    prompts = encoder.encode_prompts(row["prompt"] for row in rows)
+    completions = encoder.encode_completions(row["completion"] for row in rows)
+    max_length = max_positions or UNLIMITED
     pairs = zip(prompts, completions, strict=True)
-    examples = [build_example(*pair, longest, bos=encoder.bos) for pair in pairs]
-    losses = held_out_losses(model, examples, encoder.padding)
+    examples = [build_example(*pair, max_length, bos_id=encoder.bos_id) for pair in pairs]
+    losses = held_out_losses(model, examples, encoder.pad_id)
     texts = [
         row["completion"] if tokens == len(completion) else encoder.tokenizer.decode(completion[:tokens])
         for row, completion, (_, tokens) in zip(rows, completions, losses, strict=True)
@@ -123,40 +125,46 @@ def reference_losses(
 
 
 def require_references(rows: list[FormattedRow]) -> None:
-    """DataError if there is no row, or one without an answer to score by."""
+    """Raise DataError if there are no rows, or one has no reference answer."""
     if not rows:
-        raise DataError(f"{TEST_ROWS} holds no row; raise format.test_fraction, or fetch more rows")
+        raise DataError(f"{TEST_ROWS} has no rows; raise format.test_fraction, or fetch more rows")
     for row in rows:
         if not row["completion"].strip():
             raise DataError(
-                f"{TEST_ROWS}: test row {row['id']} has no answer to score by; see what data.columns and format.template make of it"
+                f"{TEST_ROWS}: test row {row['id']} has no reference answer to score against; check what data.columns and "
+                "format.template make of it"
             )
 
 
 def evaluate_model(
-    rows: list[FormattedRow], folder: Path, options: Evaluate, device: Any, kept: AnswerJournal | None = None
-) -> tuple[list[FormattedRow], dict[str, Any]]:
-    """(predictions, metrics) of the model in a folder; with the answers that are kept already."""
+    rows: list[FormattedRow], folder: Path, options: Evaluate, device: Any, journal: AnswerJournal | None = None
+) -> tuple[list[Prediction], dict[str, Any]]:
+    """(predictions, metrics) of the model in a folder. journal: answers from which an interrupted evaluation resumes."""
     require_references(rows)
     encoder = load_encoder(folder)
     model = load_model(folder).to(device)
-    positions = max_positions_of(folder)
-    losses = reference_losses(rows, model, encoder, positions)
-    if any(row["prompt"] for row in rows):
+    max_positions = max_positions_of(folder)
+    losses = reference_losses(rows, model, encoder, max_positions)
+    if has_prompts(rows):
         model = model.to(torch.bfloat16 if options.precision == "bf16" else torch.float32)
-        predictions = predict_rows(rows, model, encoder, options, positions, kept)
+        predictions = predict_rows(rows, model, encoder, options, max_positions, journal)
         if options.semantic_model:
-            texts = ([row[name] for row in predictions] for name in ("prediction", "reference"))
-            meant = semantic_similarities(options.semantic_model, *texts, device)
-            predictions = [{**row, "semantic": cosine} for row, cosine in zip(predictions, meant, strict=True)]
+            answers, references = ([row[name] for row in predictions] for name in ("prediction", "reference"))
+            cosines = semantic_similarities(options.semantic_model, answers, references, device)
+            predictions = [{**row, "semantic": cosine} for row, cosine in zip(predictions, cosines, strict=True)]
     else:
         predictions = [{"id": row["id"], "reference": row["completion"]} for row in rows]
     predictions = [{**prediction, **loss} for prediction, loss in zip(predictions, losses, strict=True)]
     return predictions, {"rows": len(rows), **summarize_predictions(predictions)}
 
 
+def has_prompts(rows: list[FormattedRow]) -> bool:
+    """False for plain text."""
+    return any(row["prompt"] for row in rows)
+
+
 def journal_key(rows: list[FormattedRow], folder: Path, options: Evaluate, device: torch.device) -> dict[str, Any]:
-    """What the answers depend on."""
+    """Everything that the answers depend on."""
     return {
         "prompts": [row["prompt"] for row in rows],
         "model": sha256_of_path(folder),
@@ -168,26 +176,20 @@ def journal_key(rows: list[FormattedRow], folder: Path, options: Evaluate, devic
 @stage("evaluate", instances=("base", "finetuned"))
 def main(params: Params, instance: str) -> None:
     rows = read_jsonl(TEST_ROWS)[: params.evaluate.limit]
-    if params.evaluate.engine == "vllm" and (lacking := vllm_engine.missing_for_vllm(params.compute.device)):
-        raise ConfigError(lacking)
+    if params.evaluate.engine == "vllm" and (error := vllm_engine.missing_for_vllm(params.compute.device)):
+        raise ConfigError(error)
     device = device_of(params.compute)
     folder, options = MODELS / instance, params.evaluate
-    asked = any(row["prompt"] for row in rows)
-    what = (
-        f"Asking {folder} the {len(rows):,} test questions"
-        if asked
-        else f"Reading {len(rows):,} test texts by {folder}"
-    )
-    log.info(f"{what}, on {device}")
-    with open_answer_journal(journal_key(rows, folder, options, device)) as kept:
+    task = "Generating {:,} test answers" if has_prompts(rows) else "Computing the loss of {:,} test texts"
+    log.info(f"{task.format(len(rows))} with {folder} on {device}")
+    with open_answer_journal(journal_key(rows, folder, options, device)) as journal:
         with explain_out_of_memory(
             "the model needs more for its longest test row. Set evaluate.precision=bf16, lower evaluate.max_new_tokens, or "
-            "take a smaller model"
+            "use a smaller model"
         ):
-            predictions, metrics = evaluate_model(rows, folder, options, device, kept)
+            predictions, metrics = evaluate_model(rows, folder, options, device, journal)
         with atomic_write(PREDICTIONS / f"{instance}.jsonl") as temporary:
             write_jsonl(temporary, predictions)
         write_json(METRICS / "evaluate" / f"{instance}.json", metrics)
-    shown = ("exact_match", "f1", "bleu", "rougeL", "loss", "perplexity")
-    figures = ", ".join(f"{name} {metrics[name]:.4g}" for name in shown if name in metrics)
-    log.info(f"{figures} → {PREDICTIONS / instance}.jsonl")
+    values = ", ".join(f"{name} {metrics[name]:.4g}" for name in LOGGED_METRICS if name in metrics)
+    log.info(f"{values} → {PREDICTIONS / instance}.jsonl")

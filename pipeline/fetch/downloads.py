@@ -1,6 +1,6 @@
-"""One file of the hub into its cache: resumed where it broke off, waited for, and taken only if size and hash are right.
+"""Downloads one file of the hub into the hub's cache: resumed, retried, and accepted only if size and hash are right.
 
-huggingface_hub resumes within a process alone, gives up on a 5xx and on a reset connection, and checks no hash.
+huggingface_hub itself resumes only within one process, gives up on a 5xx and on a reset connection, and checks no hash.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import httpx2
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from huggingface_hub.utils import (
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # the library re-exports them without __all__
     WeakFileLock,
     build_hf_headers,
     get_session,
@@ -31,134 +31,138 @@ from pipeline.errors import PipelineError
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-WAITS = (1, 2, 4, 8, 16)  # seconds before each further attempt; all of them again once a file has grown by PROGRESS
-LONGEST = 300  # seconds that the hub may ask to wait: its rate limits are counted over five minutes
-PROGRESS = 1 << 20  # bytes
-HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+RETRY_DELAYS = (1, 2, 4, 8, 16)  # seconds before each retry; they start over after MIN_PROGRESS more bytes
+MAX_RETRY_AFTER = 300  # seconds; the hub counts its rate limits over five minutes
+MIN_PROGRESS = 1 << 20  # bytes
+DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class RemoteFile(NamedTuple):
-    """A file as the hub lists it; the digest, its blob's name in the cache, is SHA-256 (of LFS files) or git's SHA-1."""
+    """A file as the hub lists it. `digest` is SHA-256 for LFS files, else git's SHA-1; it names the blob in the cache."""
 
     path: str
     size: int
     digest: str
 
 
-class DamagedError(PipelineError):
-    """What the hub sends is not what it lists."""
+class DamagedFileError(PipelineError):
+    """A file's content does not match the hub's listing."""
 
 
-def retry(what: str, attempt: Callable[[], T], *, reached: Callable[[], int] = lambda: 0, connecting: bool = True) -> T:
-    """The attempt's result; 429, 5xx and dropped connections are waited out, each wait told in a line.
+def retry(
+    label: str, attempt: Callable[[], T], *, bytes_done: Callable[[], int] = lambda: 0, retry_connect: bool = True
+) -> T:
+    """Return the attempt's result; retry on 429, 5xx and dropped connections, and log each wait.
 
-    `reached`: bytes that are there so far. `connecting`: wait for a hub that cannot be connected to, too.
-    The last error is raised when patience is at its end, any other at once.
+    `bytes_done` reports the progress of a download. `retry_connect` also retries when no connection can be made.
+    Raises the last error once all retries are used up, and any other error at once.
     """
-    waits, before = iter(WAITS), reached()
+    delays, done = iter(RETRY_DELAYS), bytes_done()
     while True:
         try:
             return attempt()
         except (httpx2.HTTPError, LocalEntryNotFoundError) as error:
-            if reached() - before >= PROGRESS:
-                waits, before = iter(WAITS), reached()
-            why, wait = _passing(error, connecting), next(waits, None)
-            asked = retry_after_seconds(error)
-            if why is None or wait is None or asked > LONGEST:
+            if bytes_done() - done >= MIN_PROGRESS:
+                delays, done = iter(RETRY_DELAYS), bytes_done()
+            reason, delay = _retry_reason(error, retry_connect), next(delays, None)
+            retry_after = retry_after_seconds(error)
+            if reason is None or delay is None or retry_after > MAX_RETRY_AFTER:
                 raise
-        pause = max(wait, asked)
-        log.info(f"{what}: {why}; trying again in {pause} s")
-        time.sleep(pause)
+        seconds = max(delay, retry_after)
+        log.info(f"{label}: {reason}; trying again in {seconds} s")
+        time.sleep(seconds)
 
 
-def _passing(error: Exception, connecting: bool) -> str | None:
-    """What happened, if it passes by itself."""
+def _retry_reason(error: Exception, retry_connect: bool) -> str | None:
+    """Why a retry may succeed; None if it cannot."""
     cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
     if isinstance(cause, HfHubHTTPError):
         status = cause.response.status_code
         return f"the hub answers {status}" if status in (408, 429) or status >= 500 else None
     if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
-        return "no connection to the hub" if connecting else None
+        return "no connection to the hub" if retry_connect else None
     dropped = isinstance(cause, httpx2.NetworkError | httpx2.TimeoutException | httpx2.RemoteProtocolError)
     return f"the connection was dropped ({type(cause).__name__})" if dropped else None
 
 
 def retry_after_seconds(error: Exception) -> int:
-    """Seconds that the hub asks to wait."""
+    """The seconds that the hub asks to wait; 0 if it asks for nothing."""
     if not isinstance(error, HfHubHTTPError):
         return 0
-    after, limit = error.response.headers.get("Retry-After", ""), parse_ratelimit_headers(error.response.headers)
-    if after.isdecimal():
-        return int(after)
+    headers = error.response.headers
+    if (seconds := headers.get("Retry-After", "")).isdecimal():
+        return int(seconds)
+    limit = parse_ratelimit_headers(headers)
     return limit.reset_in_seconds if limit and limit.remaining == 0 else 0
 
 
 def download(file: RemoteFile, url: str, blob: Path, lock: Path) -> None:
-    """Download a file to its blob, resuming what an earlier run left; processes that want the same wait for each other.
+    """Download a file to its blob, resuming where an earlier run stopped; `lock` serializes processes that want the same.
 
-    DamagedError if it comes twice with another content than listed, OSError if it cannot be written; a part that came
-    stays beside it under a name of its own.
+    A partial download stays beside the blob as BLOB.incomplete. Raises DamagedFileError if two downloads do not match the
+    listing, OSError if the file cannot be written.
     """
     partial = blob.with_name(f"{blob.name}.incomplete")
     for folder in (blob.parent, lock.parent):
         folder.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock), attach_path_to_os_error(partial):
-        for again in (True, False):
+        for is_last in (False, True):
             if blob.exists():  # another process was faster
                 return
-            found = _downloaded(file, url, partial)
-            if found is None:
+            problem = _complete(file, url, partial)
+            if problem is None:
                 partial.replace(blob)
                 return
             partial.unlink()
-            log.info(f"{file.path}: {found}{'; fetching it again' if again else ''}")
-    raise DamagedError(
-        f"{file.path} came twice, and is not what the hub lists: {found}. Try again later, or tell whoever keeps it"
+            log.info(f"{file.path}: {problem}{'' if is_last else '; downloading it again'}")
+    raise DamagedFileError(
+        f"{file.path} was downloaded twice and does not match the hub's listing: {problem}. "
+        "Try again later, or report it to the owner of the repository"
     )
 
 
-def _downloaded(file: RemoteFile, url: str, partial: Path) -> str | None:
-    """Fill the partial file; what is wrong with it then, if anything."""
+def _complete(file: RemoteFile, url: str, partial: Path) -> str | None:
+    """Download the rest of a partial file; return how it differs from the listing, or None."""
 
-    def reached() -> int:
+    def size() -> int:
         return partial.stat().st_size if partial.exists() else 0
 
-    with suppress(_Short):
-        retry(file.path, lambda: _stream(file, url, partial, reached()), reached=reached)
-    if reached() != file.size:
-        return f"{reached():,} bytes came in the place of {file.size:,}"
+    with suppress(_TruncatedResponse):
+        retry(file.path, lambda: _append_rest(file, url, partial, size()), bytes_done=size)
+    if size() != file.size:
+        return f"{size():,} bytes instead of {file.size:,}"
     return None if matches_digest(partial, file.digest) else f"its hash is not {file.digest[:12]}…"
 
 
-class _Short(httpx2.RemoteProtocolError):
-    """An answer ended in good order, but too early."""
+class _TruncatedResponse(httpx2.RemoteProtocolError):
+    """A response ended properly, but too early."""
 
 
-def _stream(file: RemoteFile, url: str, partial: Path, start: int) -> None:
-    """Append what is missing to the partial file; a server that knows no ranges sends all of it anew."""
+def _append_rest(file: RemoteFile, url: str, partial: Path, start: int) -> None:
+    """Append the missing bytes to the partial file; rewrite it if the server does not support ranges."""
     if start >= file.size > 0:
         return
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
         if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # the hub has no more of it
+            return  # the hub's file ends here
         hf_raise_for_status(response)
         resumed = response.status_code == HTTPStatus.PARTIAL_CONTENT
         bar = tqdm(total=file.size, initial=start * resumed, desc=file.path, unit="B", unit_scale=True, disable=None)
         with partial.open("ab" if resumed else "wb") as part, bar:
             for block in response.iter_bytes():
                 part.write(block)
-                part.flush()  # what came is there to go on from, whatever happens to this process
+                part.flush()  # a killed process resumes from here
                 bar.update(len(block))
                 if part.tell() > file.size:
                     return
             if part.tell() < file.size:
-                raise _Short(f"{part.tell()} of {file.size} bytes")
+                raise _TruncatedResponse(f"{part.tell()} of {file.size} bytes")
 
 
 def matches_digest(file: Path, digest: str) -> bool:
-    """Whether a file's content has that digest; True if the digest is neither SHA-256 nor git's SHA-1 of a blob."""
-    if not HASH.fullmatch(digest):
+    """Whether a file has the digest; True if that is neither a SHA-256 nor the SHA-1 of a git blob."""
+    if not DIGEST.fullmatch(digest):
         return True
     with file.open("rb") as stream:
         blob = hashlib.sha256() if len(digest) == 64 else hashlib.sha1(b"blob %d\0" % file.stat().st_size)

@@ -1,4 +1,4 @@
-"""A small GPT-NeoX with random weights and a tokenizer trained on the rows, both by seed: `model=scratch`."""
+"""Builds the model of `model=scratch`: a small GPT-NeoX with random weights, its tokenizer trained on the rows."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from pipeline.config.params import Data, RowsSource, ScratchModel
+from pipeline.config.params import Data, ScratchModel
 from pipeline.fetch.sources import load_rows
 from pipeline.modeling.loading import quiet_transformers
 
@@ -15,21 +15,22 @@ END_OF_TEXT, PADDING = "<|endoftext|>", "<|padding|>"
 
 
 def build_scratch_model(model: ScratchModel, folder: Path) -> None:
-    """Write the model and its tokenizer to `folder`.
+    """Write the model and its tokenizer to `folder`; the seed determines both.
 
-    The tokenizer has GPT-NeoX's form (byte-level BPE, so no text is unknown) with at most `model.vocabulary` tokens.
+    The tokenizer is GPT-NeoX's kind (byte-level BPE, so no text is unknown) with at most `model.vocabulary` tokens.
     """
     quiet_transformers()
-    data: RowsSource = TypeAdapter(Data).validate_python(model.data)
+    data: Data = TypeAdapter(Data).validate_python(model.data)
     source = load_rows(data)
-    tokenizer = train_tokenizer(texts_of(source.table, source.taken.sources()), model.vocabulary, model.positions)
+    texts = texts_of(source.table, source.mapping.source_columns())
+    tokenizer = train_tokenizer(texts, model.vocabulary, model.positions)
     tokenizer.save_pretrained(folder)
     shape = {"layers": model.layers, "hidden_size": model.hidden_size, "heads": model.heads}
     new_model(tokenizer, **shape, positions=model.positions, seed=model.seed).save_pretrained(folder)
 
 
 def new_model(tokenizer: Any, *, layers: int, hidden_size: int, heads: int, positions: int, seed: int) -> Any:
-    """A GPT-NeoX for the tokenizer with random weights, by seed."""
+    """A GPT-NeoX with random weights, determined by the seed, and the tokenizer's vocabulary."""
     import torch
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
@@ -52,21 +53,19 @@ def texts_of(table: pa.Table, columns: list[str]) -> Iterator[str]:
     """The texts of the columns, chat messages flattened."""
     for name in columns:
         for value in table.column(name).to_pylist():
-            yield from _strings(value)
+            yield from _strings_in(value)
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _strings_in(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict):
-        for each in value.values():
-            yield from _strings(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _strings(each)
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings_in(item)
 
 
 def train_tokenizer(texts: Iterator[str], vocabulary: int, positions: int) -> Any:
+    """A byte-level BPE with at most `vocabulary` tokens, for a model with `positions` token positions."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

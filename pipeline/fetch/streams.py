@@ -1,6 +1,6 @@
-"""Files as streams of bytes: local ones or at any address that fsspec knows, unpacked by their ending.
+"""Opens data files as streams of bytes: local or at any address that fsspec knows, decompressed by their extension.
 
-What is read of a remote file is hashed while it is read, so that it is fetched once and never stored whole for that.
+A remote file is hashed while it is read, so it is downloaded once and need not be stored for the checksum.
 """
 
 import bz2
@@ -11,7 +11,7 @@ import lzma
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -20,34 +20,29 @@ import pyarrow as pa
 from pipeline.errors import DataError
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
-ALIKE = {".ndjson": ".jsonl", ".feather": ".arrow"}
+FORMAT_ALIASES = {".ndjson": ".jsonl", ".feather": ".arrow"}
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-SEEKING = (".parquet", ".arrow")  # what is read from its end
-CORRUPTION_ERRORS = (
-    OSError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    pa.ArrowException,
-)  # how libraries call what is cut short
-BLOCK = 1 << 16
+SEEKING_FORMATS = (".parquet", ".arrow")  # their readers start at the end of the file
+# What libraries raise for a file that is damaged or cut short.
+CORRUPTION_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
+BLOCK_SIZE = 1 << 16
 
 
 class DataFile(NamedTuple):
-    """One file: `name` is what messages call it, `address` a local path or what fsspec opens."""
+    """One file: `name` is for messages, `address` is a local path or an address that fsspec opens."""
 
     name: str
     address: str
 
     @property
-    def kind(self) -> str | None:
-        """One of KINDS by the name's ending, packing aside; null for any other."""
+    def format(self) -> str | None:
+        """One of FORMATS by the name's extension, compression aside; None for any other."""
         return format_and_compression(self.name)[0]
 
 
-class Opened(NamedTuple):
+class OpenedFile(NamedTuple):
     stream: Any
-    watched: "HashingReader | None"  # of a remote file
+    reader: "HashingReader | None"  # None for a local file
 
 
 def is_remote(path: str) -> bool:
@@ -56,51 +51,56 @@ def is_remote(path: str) -> bool:
 
 def format_and_compression(name: str) -> tuple[str | None, str]:
     """
-    >>> format_and_compression("https://example.org/Rows.CSV.gz?download=1"), format_and_compression("rows.ndjson"), format_and_compression("notes.txt")
-    (('.csv', '.gz'), ('.jsonl', ''), (None, ''))
+    >>> format_and_compression("https://example.org/Rows.CSV.gz?download=1")
+    ('.csv', '.gz')
+    >>> format_and_compression("rows.ndjson"), format_and_compression("notes.txt")
+    (('.jsonl', ''), (None, ''))
     """
     name = (name.partition("?")[0] if is_remote(name) else name).lower()
-    packing = next((ending for ending in COMPRESSIONS if name.endswith(ending)), "")
-    last = "." + name.removesuffix(packing).rpartition("/")[2].rpartition(".")[2]
-    kind = ALIKE.get(last, last)
-    return (kind if kind in FORMATS else None), packing
+    compression = next((extension for extension in COMPRESSIONS if name.endswith(extension)), "")
+    extension = "." + name.removesuffix(compression).rpartition("/")[2].rpartition(".")[2]
+    extension = FORMAT_ALIASES.get(extension, extension)
+    return (extension if extension in FORMATS else None), compression
 
 
 class HashingReader(io.RawIOBase):
-    """A remote file; knows how many bytes were read of it, their SHA-256, and whether the end was reached in one go."""
+    """A remote file, hashed while it is read.
+
+    `sha256` and `bytes_read` are of what was read; `is_complete` is True if that is the whole file, from start to end.
+    """
 
     def __init__(self, file: Any, name: str) -> None:
         self.file, self.name = file, name
-        self.digest, self.size, self.whole, self.jumped = hashlib.sha256(), 0, False, False
+        self.sha256, self.bytes_read, self.is_complete, self._has_seeked = hashlib.sha256(), 0, False, False
 
     def readable(self) -> bool:
         return True
 
     def seekable(self) -> bool:
-        return getattr(self.file, "size", None) is not None  # an HTTP server may know no ranges
+        return getattr(self.file, "size", None) is not None  # an HTTP server may not support ranges
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.jumped = True
-        return self.file.seek(offset, whence)
+        self._has_seeked = True
+        return int(self.file.seek(offset, whence))
 
     def tell(self) -> int:
-        return self.file.tell()
+        return int(self.file.tell())
 
     def readinto(self, buffer: Any) -> int:
-        """Fills the buffer: what is read, and so its checksum, must not depend on how fast the network is."""
+        """Fill the buffer completely: what is read, and so its checksum, must not depend on the network's speed."""
         filled = 0
         while filled < len(buffer):
             try:
                 block = self.file.read(len(buffer) - filled)
-            except Exception as error:  # fsspec's file systems each have faults of their own
+            except Exception as error:  # each of fsspec's file systems raises its own types
                 raise unreadable_error(self.name, error) from None
             if not block:
-                self.whole = not self.jumped
+                self.is_complete = not self._has_seeked
                 break
             buffer[filled : filled + len(block)] = block
             filled += len(block)
-        self.digest.update(buffer[:filled])
-        self.size += filled
+        self.sha256.update(buffer[:filled])
+        self.bytes_read += filled
         return filled
 
     def close(self) -> None:
@@ -110,58 +110,59 @@ class HashingReader(io.RawIOBase):
 
 
 @contextmanager
-def open_data_file(place: DataFile, whole: bool) -> Iterator[Opened]:
-    """The file's bytes, unpacked. `whole`: all of it will be wanted, so that what needs seeking is copied first."""
-    kind, packing = format_and_compression(place.name)
+def open_data_file(file: DataFile, read_all: bool) -> Iterator[OpenedFile]:
+    """Open a file, decompressed. `read_all`: the caller reads it to the end, so a file that needs seeking is copied."""
+    kind, compression = format_and_compression(file.name)
     with ExitStack() as stack:
-        watched = None
-        if is_remote(place.address):
-            watched = HashingReader(_remote(place, streamed=whole or kind not in SEEKING, whole=whole), place.name)
-            raw: Any = stack.enter_context(io.BufferedReader(watched, BLOCK))
-        elif kind in SEEKING and not packing:
-            raw = stack.enter_context(pa.OSFile(place.address))
+        reader = None
+        if is_remote(file.address):
+            reader = HashingReader(_open_remote(file, kind, read_all), file.name)
+            raw: Any = stack.enter_context(io.BufferedReader(reader, BLOCK_SIZE))
+        elif kind in SEEKING_FORMATS and not compression:
+            raw = stack.enter_context(pa.OSFile(file.address))
         else:
-            raw = stack.enter_context(open(place.address, "rb", buffering=BLOCK))
-        stream = _unpacked(raw, packing)
-        if kind in SEEKING and (packing or (watched and (whole or not watched.seekable()))):
-            stream = stack.enter_context(_copied(stream, place.name))
-        yield Opened(stream, watched)
+            raw = stack.enter_context(open(file.address, "rb", buffering=BLOCK_SIZE))
+        stream = _decompressed(raw, compression)
+        if kind in SEEKING_FORMATS and (compression or (reader and (read_all or not reader.seekable()))):
+            stream = stack.enter_context(_temporary_copy(stream, file.name))
+        yield OpenedFile(stream, reader)
 
 
-def _remote(place: DataFile, streamed: bool, whole: bool) -> Any:
+def _open_remote(file: DataFile, kind: str | None, read_all: bool) -> Any:
     import fsspec
 
+    is_sequential = read_all or kind not in SEEKING_FORMATS
     try:
-        system, path = fsspec.url_to_fs(place.address)
-        if streamed and "http" in str(system.protocol):
-            return system.open(path, "rb", block_size=0)  # one request, read as it comes
-        return system.open(path, "rb") if whole else system.open(path, "rb", block_size=1 << 20)
-    except Exception as error:  # fsspec's file systems each have faults of their own
-        raise unreadable_error(place.name, error) from None
+        system, path = fsspec.url_to_fs(file.address)
+        if is_sequential and "http" in str(system.protocol):
+            return system.open(path, "rb", block_size=0)  # one request, read as it arrives
+        return system.open(path, "rb") if read_all else system.open(path, "rb", block_size=1 << 20)
+    except Exception as error:  # each of fsspec's file systems raises its own types
+        raise unreadable_error(file.name, error) from None
 
 
-def unreadable_error(name: str, error: Exception) -> DataError:
-    if isinstance(error, FileNotFoundError):  # what fsspec calls a server that does not answer, too
+def unreadable_error(name: str, error: BaseException | None) -> DataError:
+    if isinstance(error, FileNotFoundError):  # fsspec also raises this for a server that does not answer
         if getattr(error.__cause__, "status", 404) == 404 and not isinstance(error.__cause__, OSError):
             return DataError(f"no such file: {name}")
-        error = error.__cause__  # type: ignore[assignment]
+        error = error.__cause__
     if isinstance(error, ImportError):
-        return DataError(f"{name}: its kind of address needs another package: {error}")
+        return DataError(f"{name}: this kind of address needs another package: {error}")
     return DataError(
-        f"{name} cannot be read ({type(error).__name__}: {error or 'no more is known'}). "
+        f"{name} cannot be read ({type(error).__name__}: {error or 'no details'}). "
         "Check the address, the connection and the credentials"
     )
 
 
-def _unpacked(raw: Any, packing: str) -> Any:
-    if packing == ".zst":
-        return io.BufferedReader(_Zstandard(raw), BLOCK)
-    opener = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(packing)
-    return opener(raw, "rb") if opener else raw
+def _decompressed(raw: Any, compression: str) -> Any:
+    if compression == ".zst":
+        return io.BufferedReader(_ZstandardReader(raw), BLOCK_SIZE)
+    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    return openers[compression](raw, "rb") if compression else raw
 
 
-class _Zstandard(io.RawIOBase):
-    """Arrow's decompression as a stream of Python's, which knows lines."""
+class _ZstandardReader(io.RawIOBase):
+    """Arrow's decompression as a stream of Python's, which can be read line by line."""
 
     def __init__(self, raw: Any) -> None:
         self.file = pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
@@ -176,14 +177,14 @@ class _Zstandard(io.RawIOBase):
 
 
 @contextmanager
-def _copied(stream: Any, name: str) -> Iterator[Any]:
-    """A temporary copy, which can be read from its end."""
+def _temporary_copy(stream: Any, name: str) -> Iterator[Any]:
+    """A copy on the disk, which can be read from its end."""
     with tempfile.TemporaryFile() as copy:
         try:
-            shutil.copyfileobj(stream, copy, BLOCK)
+            shutil.copyfileobj(stream, copy, BLOCK_SIZE)
         except CORRUPTION_ERRORS as error:
             raise DataError(
-                f"{name}, after byte {copy.tell()}: damaged or cut short ({error}); fetch it anew"
+                f"{name}, after byte {copy.tell()}: damaged or cut short ({error}); write or download the file again"
             ) from None
         copy.seek(0)
         yield copy

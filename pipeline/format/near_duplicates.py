@@ -1,9 +1,9 @@
-"""Near-duplicate texts: all pairs whose word bigrams have a Jaccard similarity of at least a threshold.
+"""Near-duplicate search: all pairs of texts with a Jaccard similarity of word bigrams at or above a threshold.
 
-Jaccard similarity of two sets: the size of their intersection over that of their union. A pair at or above the
-threshold t must share one of the first |x| - ceil(t |x|) + 1 elements of either set, in any fixed order of all
-elements; with the rarest first, few other pairs do. This prefix filter (Chaudhuri, Ganti and Kaushik 2006; Bayardo, Ma and
-Srikant 2007, "Scaling Up All Pairs Similarity Search") only saves work: unlike MinHash it misses no pair.
+The Jaccard similarity of two sets is the size of their intersection over the size of their union. A pair at or above the
+threshold t must share one of the first |x| - ceil(t |x|) + 1 elements of either set, in any fixed order of all elements. With
+the rarest elements first, few other pairs do. This prefix filter (Chaudhuri, Ganti and Kaushik 2006; Bayardo, Ma and Srikant
+2007, "Scaling Up All Pairs Similarity Search") only saves work: unlike MinHash, it misses no pair.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,146 +12,172 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.format.bigrams import HASH_BITS, Numbers, Places, Sets, bigrams, concatenated_ranges, tag_with_owner
+from pipeline.format.bigrams import (
+    HASH_BITS,
+    BigramSets,
+    Hashes,
+    Indices,
+    bigram_sets,
+    concatenated_ranges,
+    tag_with_owner,
+)
 
-BLOCK = 8192  # texts compared with all references at a time
-PAIRS = 2**19  # candidate pairs looked at together
+BLOCK_TEXTS = 8192  # compared with all references at a time; less than 2**14, see tag_with_owner
+CHUNK_PAIRS = 2**19  # candidate pairs checked at a time
 COUNT_BITS, SIZE_BITS = 12, 14
+ROUNDING = 1e-9  # tolerance of comparisons with products of the threshold
+Mask = NDArray[np.bool_]
 
 
-class ComparedTexts:
-    """Texts to be compared among each other, each known by its place; those of fewer than `min_words` words are near to none."""
+class NearDuplicateSearch:
+    """Texts to compare with each other, by index. Texts of fewer than `min_words` words have no near-duplicates.
+
+    `text_hashes` (texts,) are equal where texts have the same words.
+    """
 
     def __init__(self, texts: Iterable[str], threshold: float, min_words: int) -> None:
         self.threshold = threshold
-        self.sets, self.same = bigrams(texts, min_words)
-        self.first = rarest_prefixes(self.sets, threshold)
+        self.sets, self.text_hashes = bigram_sets(texts, min_words)
+        self.prefixes = rarest_prefixes(self.sets, threshold)
 
-    def near(self, wanted: Places, references: Places) -> NDArray[np.bool_]:
-        """For each wanted text whether one of the references is near to it; both are places."""
-        index = PrefixIndex(self.sets, self.first, references)
-        blocks = range(0, len(wanted), BLOCK)
-        found = [
-            index.has_near(wanted[start : start + BLOCK], self.threshold)
+    def is_near(self, indices: Indices, reference_indices: Indices) -> Mask:
+        """For each of the texts at `indices`, whether one of the references is a near-duplicate of it."""
+        index = PrefixIndex(self.sets, self.prefixes, reference_indices)
+        blocks = range(0, len(indices), BLOCK_TEXTS)
+        masks = [
+            index.has_near(indices[start : start + BLOCK_TEXTS], self.threshold)
             for start in tqdm(blocks, desc="near-duplicates", unit="block", disable=None, leave=False)
         ]
-        return np.concatenate([np.zeros(0, bool), *found])
+        return np.concatenate([np.zeros(0, bool), *masks])
 
 
 def find_near_duplicates(
     texts: Sequence[str], references: Iterable[str], threshold: float, min_words: int
 ) -> list[bool]:
-    """For each text whether one of the references is near to it. Texts of fewer than `min_words` words never are."""
-    held = sorted(set(references))
-    compared = ComparedTexts([*texts, *held], threshold, min_words)
-    return compared.near(np.arange(len(texts)), np.arange(len(texts), len(texts) + len(held))).tolist()
+    """For each text, whether one of the references is a near-duplicate of it; never for fewer than `min_words` words."""
+    distinct = sorted(set(references))
+    search = NearDuplicateSearch([*texts, *distinct], threshold, min_words)
+    is_near = search.is_near(np.arange(len(texts)), np.arange(len(texts), len(texts) + len(distinct)))
+    values: list[bool] = is_near.tolist()
+    return values
 
 
-def _bucket(hashes: Numbers) -> Places:
+def _bucket(hashes: Hashes) -> Indices:
     return (hashes >> np.uint64(HASH_BITS - 22)).astype(np.int64)
 
 
-def rarest_prefixes(sets: Sets, threshold: float) -> Sets:
-    """Per text its |x| - ceil(t |x|) + 1 rarest bigrams, rarest first; how rare one is, is counted to 22 bits of its hash."""
+def rarest_prefixes(sets: BigramSets, threshold: float) -> BigramSets:
+    """For each text, its |x| - ceil(t |x|) + 1 rarest bigrams, rarest first. Bigrams are counted by 22 bits of their hash."""
     counts = np.bincount(_bucket(sets.hashes), minlength=2**22)
     sizes = sets.sizes
-    kept = np.where(sizes > 0, sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1, 0)
-    keys = [np.zeros(0, np.uint64)]
-    for start in range(0, len(sizes), BLOCK):
-        stop = min(start + BLOCK, len(sizes))
-        hashes = sets.hashes[sets.starts[start] : sets.starts[stop]]
-        often = np.minimum(counts[_bucket(hashes)], 2**COUNT_BITS - 1).astype(np.uint64)
-        ranked = (often << np.uint64(HASH_BITS - COUNT_BITS)) | (hashes >> np.uint64(COUNT_BITS))
+    lengths = np.where(sizes > 0, sizes - np.ceil(threshold * sizes - ROUNDING).astype(np.int64) + 1, 0)
+    prefixes = [np.zeros(0, np.uint64)]
+    for start in range(0, len(sizes), BLOCK_TEXTS):
+        stop = min(start + BLOCK_TEXTS, len(sizes))
+        hashes = sets.hashes[sets.offsets[start] : sets.offsets[stop]]
+        frequencies = np.minimum(counts[_bucket(hashes)], 2**COUNT_BITS - 1).astype(np.uint64)
+        ranked = (frequencies << np.uint64(HASH_BITS - COUNT_BITS)) | (hashes >> np.uint64(COUNT_BITS))
         owners = np.repeat(np.arange(stop - start), sizes[start:stop])
         ordered = np.sort(tag_with_owner(owners.astype(np.uint64), ranked))
-        place = concatenated_ranges(sizes[start:stop])
-        keys.append((ordered & np.uint64(2**HASH_BITS - 1))[place < kept[start:stop][owners]])
-    return Sets(np.concatenate(keys), np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)]))
+        positions = concatenated_ranges(sizes[start:stop])
+        prefixes.append((ordered & np.uint64(2**HASH_BITS - 1))[positions < lengths[start:stop][owners]])
+    return BigramSets(np.concatenate(prefixes), np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
 
 
 class PrefixIndex:
-    """The references, found by the bigrams of their prefixes; those that share one are ordered by their size."""
+    """An inverted index from the bigrams in prefixes to the references. Entries of one bigram are ordered by set size."""
 
-    def __init__(self, sets: Sets, first: Sets, references: Places) -> None:
-        self.sets, self.first = sets, first
-        sizes = first.sizes[references]
-        place, owners = concatenated_ranges(sizes), np.repeat(references, sizes)
-        keys = _sized(first.hashes[np.repeat(first.starts[references], sizes) + place], sets.sizes[owners])
+    def __init__(self, sets: BigramSets, prefixes: BigramSets, reference_indices: Indices) -> None:
+        self.sets, self.prefixes = sets, prefixes
+        lengths = prefixes.sizes[reference_indices]
+        positions, owners = concatenated_ranges(lengths), np.repeat(reference_indices, lengths)
+        hashes = prefixes.hashes[np.repeat(prefixes.offsets[reference_indices], lengths) + positions]
+        keys = _keys(hashes, sets.sizes[owners])
         order = np.argsort(keys, kind="stable")
-        self.keys, self.place, self.owners = keys[order], place[order], owners[order]
+        self.keys, self.positions, self.owners = keys[order], positions[order], owners[order]
 
-    def has_near(self, rows: Places, threshold: float) -> NDArray[np.bool_]:
-        """For each of the rows whether a reference is near to it."""
-        found = np.zeros(len(rows), bool)
-        lengths = self.first.sizes[rows]
-        for place in range(int(lengths.max(initial=0))):
-            active = np.flatnonzero(~found & (lengths > place))
-            low, high = self._entries(rows[active], place, threshold)
-            for some, entries in _pieces(active, low, high, found):
-                likely = self._may_be_near(rows[some], place, entries, threshold)
-                some, y = some[likely], self.owners[entries[likely]]
-                alike = self._look_alike(rows[some], y, threshold)
-                some, y = some[alike], y[alike]
-                found[some[jaccard(self.sets, rows[some], y) >= threshold - 1e-9]] = True
-        return found
+    def has_near(self, indices: Indices, threshold: float) -> Mask:
+        """For each of the texts at `indices`, whether a reference is a near-duplicate of it."""
+        is_near = np.zeros(len(indices), bool)
+        lengths = self.prefixes.sizes[indices]
+        for position in range(int(lengths.max(initial=0))):
+            active = np.flatnonzero(~is_near & (lengths > position))
+            low, high = self._entry_ranges(indices[active], position, threshold)
+            for rows, entries in _candidate_chunks(active, low, high, is_near):
+                possible = self._can_reach_overlap(indices[rows], position, entries, threshold)
+                rows, y = rows[possible], self.owners[entries[possible]]
+                similar = self._have_similar_bitmaps(indices[rows], y, threshold)
+                rows, y = rows[similar], y[similar]
+                is_near[rows[jaccard_similarity(self.sets, indices[rows], y) >= threshold - ROUNDING]] = True
+        return is_near
 
-    def _entries(self, x: Places, place: int, t: float) -> tuple[Places, Places]:
-        """(first, last + 1) of the entries that share the bigram at `place` and are neither too short nor too long."""
-        keys, sizes = self.first.hashes[self.first.starts[x] + place], self.sets.sizes[x]
-        shortest = np.ceil(t * sizes - 1e-9).astype(np.int64)
-        longest = np.floor((sizes - place) * (1 + t) / t - sizes + 1e-9).astype(np.int64)
-        low = np.searchsorted(self.keys, _sized(keys, shortest), "left")
-        return low, np.maximum(low, np.searchsorted(self.keys, _sized(keys, np.maximum(longest, 0)), "right"))
+    def _entry_ranges(self, x: Indices, position: int, t: float) -> tuple[Indices, Indices]:
+        """(first, last + 1) of the entries that share the bigram at `position` and have a set of possible size."""
+        hashes, sizes = self.prefixes.hashes[self.prefixes.offsets[x] + position], self.sets.sizes[x]
+        smallest = np.ceil(t * sizes - ROUNDING).astype(np.int64)
+        largest = np.floor((sizes - position) * (1 + t) / t - sizes + ROUNDING).astype(np.int64)
+        low = np.searchsorted(self.keys, _keys(hashes, smallest), "left")
+        return low, np.maximum(low, np.searchsorted(self.keys, _keys(hashes, np.maximum(largest, 0)), "right"))
 
-    def _may_be_near(self, x: Places, place: int, entries: Places, t: float) -> NDArray[np.bool_]:
-        """Whether what both sets hold from the shared bigram on leaves room for the overlap that t asks for."""
+    def _can_reach_overlap(self, x: Indices, position: int, entries: Indices, t: float) -> Mask:
+        """Whether both sets have enough elements from the shared bigram on to overlap as t requires."""
         a, b = self.sets.sizes[x], self.sets.sizes[self.owners[entries]]
-        return np.minimum(a - place, b - self.place[entries]) >= _overlap(a, b, t)
+        is_possible: Mask = np.minimum(a - position, b - self.positions[entries]) >= _required_overlap(a, b, t)
+        return is_possible
 
-    def _look_alike(self, x: Places, y: Places, t: float) -> NDArray[np.bool_]:
-        """Whether the bitmaps differ in no more bits than the sets may in bigrams (each has a bit, some share one)."""
+    def _have_similar_bitmaps(self, x: Indices, y: Indices, t: float) -> Mask:
+        """Whether the bitmaps differ in no more bits than the sets may in bigrams (each sets one bit, some the same)."""
         a, b = self.sets.sizes[x], self.sets.sizes[y]
         differing = np.bitwise_count(self.sets.bitmaps[x] ^ self.sets.bitmaps[y]).sum(axis=1, dtype=np.int64)
-        return differing <= a + b - 2 * _overlap(a, b, t)
+        is_similar: Mask = differing <= a + b - 2 * _required_overlap(a, b, t)
+        return is_similar
 
 
-def _sized(hashes: Numbers, sizes: Places) -> Numbers:
-    return (hashes << np.uint64(SIZE_BITS)) | np.minimum(sizes, 2**SIZE_BITS - 1).astype(np.uint64)
+def _keys(hashes: Hashes, sizes: Indices) -> Hashes:
+    """Sort keys: by bigram, then by the size of the set."""
+    capped = np.minimum(sizes, 2**SIZE_BITS - 1).astype(np.uint64)
+    keys: Hashes = (hashes << np.uint64(SIZE_BITS)) | capped
+    return keys
 
 
-def _overlap(a: Places, b: Places, t: float) -> NDArray[np.float64]:
-    """What sets of these sizes must have in common for a similarity of t."""
-    return np.ceil(t / (1 + t) * (a + b) - 1e-9)
+def _required_overlap(a: Indices, b: Indices, t: float) -> NDArray[np.float64]:
+    """The least size of the intersection of sets of sizes a and b that have a similarity of t."""
+    overlap: NDArray[np.float64] = np.ceil(t / (1 + t) * (a + b) - ROUNDING)
+    return overlap
 
 
-def _pieces(active: Places, low: Places, high: Places, found: NDArray[np.bool_]) -> Iterator[tuple[Places, Places]]:
-    """(row, entry) pairs of the index entries low to high of each active row: a few of each first, more where none was near."""
+def _candidate_chunks(active: Indices, low: Indices, high: Indices, is_near: Mask) -> Iterator[tuple[Indices, Indices]]:
+    """Yield (rows, entries) pairs for the index entries low to high of each active row.
+
+    Each row starts with a few entries. More follow only while the caller has not set its `is_near`.
+    """
     step, depth = 8, 0
     while len(active):
-        going = ~found[active] & (low + depth < high)
-        active, low, high = active[going], low[going], high[going]
-        width = max(1, PAIRS // step)
+        is_open = ~is_near[active] & (low + depth < high)
+        active, low, high = active[is_open], low[is_open], high[is_open]
+        width = max(1, CHUNK_PAIRS // step)
         for start in range(0, len(active), width):
-            some = slice(start, start + width)
-            takes = np.minimum(high[some] - low[some] - depth, step)
-            yield np.repeat(active[some], takes), np.repeat(low[some] + depth, takes) + concatenated_ranges(takes)
+            rows = slice(start, start + width)
+            counts = np.minimum(high[rows] - low[rows] - depth, step)
+            yield np.repeat(active[rows], counts), np.repeat(low[rows] + depth, counts) + concatenated_ranges(counts)
         depth, step = depth + step, min(8 * step, 4096)
 
 
-def jaccard(sets: Sets, x: Places, y: Places) -> NDArray[np.float64]:
-    """The similarity of each text x to the text y beside it."""
+def jaccard_similarity(sets: BigramSets, x: Indices, y: Indices) -> NDArray[np.float64]:
+    """The similarity of each pair x[i], y[i]."""
     similarity = np.zeros(len(x))
-    for start in range(0, len(x), BLOCK):
-        pair = slice(start, start + BLOCK)
-        both = np.sort(np.concatenate([_gathered(sets, x[pair]), _gathered(sets, y[pair])]))
+    for start in range(0, len(x), BLOCK_TEXTS):
+        pairs = slice(start, start + BLOCK_TEXTS)
+        both = np.sort(np.concatenate([_tagged_hashes(sets, x[pairs]), _tagged_hashes(sets, y[pairs])]))
         owners = (both[1:][both[1:] == both[:-1]] >> np.uint64(HASH_BITS)).astype(np.int64)
-        shared = np.bincount(owners, minlength=len(x[pair]))
-        similarity[pair] = shared / (sets.sizes[x[pair]] + sets.sizes[y[pair]] - shared)
+        shared = np.bincount(owners, minlength=len(x[pairs]))
+        similarity[pairs] = shared / (sets.sizes[x[pairs]] + sets.sizes[y[pairs]] - shared)
     return similarity
 
 
-def _gathered(sets: Sets, rows: Places) -> Numbers:
-    """The bigrams of the rows, each tagged with its row's place among them."""
-    sizes = sets.sizes[rows]
-    owners = np.repeat(np.arange(len(rows)), sizes)
-    return tag_with_owner(owners.astype(np.uint64), sets.hashes[sets.starts[rows][owners] + concatenated_ranges(sizes)])
+def _tagged_hashes(sets: BigramSets, indices: Indices) -> Hashes:
+    """The bigrams of the texts at `indices`, each tagged with its text's position in `indices`."""
+    sizes = sets.sizes[indices]
+    owners = np.repeat(np.arange(len(indices)), sizes)
+    hashes = sets.hashes[sets.offsets[indices][owners] + concatenated_ranges(sizes)]
+    return tag_with_owner(owners.astype(np.uint64), hashes)

@@ -1,15 +1,17 @@
-"""The prompt template, rendered: training and evaluation share it."""
+"""Renders the prompt template. Training and evaluation read the same rendered prompts."""
 
 from pipeline.records.tasks import Turn
 
 
 def render_prompt(turns: list[Turn], prompt: str, completion: str) -> str:
-    """The prompt for a conversation's turns, the last of which is the user's and is to be answered.
+    """The prompt for the turns of a conversation; the last turn is the user's question to answer.
+
+    prompt, completion: the templates, with {question} and {answer}.
 
     >>> render_prompt([Turn("user", "Is it flu?")], "Q: {question}\\nA:", " {answer}")
     'Q: Is it flu?\\nA:'
 
-    Earlier turns are rendered as the model saw them when it learned: prompt, completion, next line.
+    Earlier turns are rendered as they were for training: prompt, completion, line break.
     """
     text = ""
     for turn in turns:

@@ -1,4 +1,7 @@
-"""Answers that a killed evaluation goes on from: in .checkpoints/ of the main checkout, gone when they are written out."""
+"""A journal of generated answers in .checkpoints/ of the main checkout, from which a killed evaluation resumes.
+
+It is removed once the answers are written to their output file.
+"""
 
 import json
 import os
@@ -13,25 +16,25 @@ from pipeline.core.paths import checkpoint_root
 
 
 class Answer(NamedTuple):
-    new_tokens: list[int]  # without prompt, padding and end of text
+    new_tokens: list[int]  # without prompt, padding and end-of-text token
     finish_reason: str  # stop: the model ended the answer; length: max_new_tokens did
 
 
 class AnswerJournal:
-    """Answers by the place of their prompt, one JSON line each. A line that a kill cut short does not count.
+    """Answers by the index of their prompt, one JSON line each. A line cut short by a kill is ignored.
 
-    Two processes that answer the same prompts may share the file: they write the same lines, each at once.
+    Two processes that answer the same prompts may share the file: they append the same lines, each in one write.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        self.answers = {place: Answer(tokens, reason) for place, tokens, reason in _whole(text.splitlines())}
+        self.answers = {index: Answer(tokens, reason) for index, tokens, reason in _parse_lines(text.splitlines())}
         if text and not text.endswith("\n"):
-            self._append("\n")  # so that the next line is one of its own
+            self._append("\n")  # so that the next answer starts a new line
 
     def add(self, answers: dict[int, Answer]) -> None:
-        self._append("".join(json.dumps([place, *answer]) + "\n" for place, answer in answers.items()))
+        self._append("".join(json.dumps([index, *answer]) + "\n" for index, answer in answers.items()))
 
     def _append(self, text: str) -> None:
         with attach_path_to_os_error(self.path):
@@ -42,19 +45,19 @@ class AnswerJournal:
                 os.close(file)
 
 
-def _whole(lines: list[str]) -> Iterator[list[Any]]:
-    """What the lines hold; a list that was cut off is no JSON."""
+def _parse_lines(lines: list[str]) -> Iterator[list[Any]]:
+    """The complete lines; a list that was cut short is not valid JSON."""
     for line in lines:
         with suppress(ValueError):
             yield json.loads(line)
 
 
 @contextmanager
-def open_answer_journal(depends: dict[str, Any]) -> Iterator[AnswerJournal]:
-    """The answers so far of an evaluation, told by all that its answers depend on; removed when it has succeeded."""
-    key = sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+def open_answer_journal(key: dict[str, Any]) -> Iterator[AnswerJournal]:
+    """The journal of one evaluation, removed when the block succeeds. key: everything that the answers depend on."""
+    digest = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     root = checkpoint_root()
     root.mkdir(exist_ok=True)
-    path = root / f"answers-{key}.jsonl"
+    path = root / f"answers-{digest}.jsonl"
     yield AnswerJournal(path)
     path.unlink(missing_ok=True)

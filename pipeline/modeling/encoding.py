@@ -1,8 +1,8 @@
-"""Prompt and completion → token ids, in one way for training and for evaluation.
+"""Encode prompts and completions as token ids, in the same way for training and for evaluation.
 
-The prompt is always encoded by itself, as it is when the model is asked; so training sees the very ids that the
-prompt has in evaluation, whatever the tokenizer would merge across the border. The end-of-text token is part of the
-completion, and of the loss: a model that never sees it never stops.
+The prompt is always encoded alone, as it is at inference. Training therefore sees the same prompt ids as evaluation, even
+where the tokenizer would merge characters across the border between prompt and completion. The end-of-text token is part
+of the completion and of the loss: a model that never sees it in training never stops.
 """
 
 from collections.abc import Iterable
@@ -14,35 +14,39 @@ from tokenizers import Tokenizer
 from pipeline.core.files import read_json
 from pipeline.errors import ModelError
 
-IGNORE_INDEX = -100  # PyTorch's cross entropy leaves such labels out of the loss
+IGNORE_INDEX = -100  # PyTorch's cross entropy ignores these labels
 
 
 class Encoder(NamedTuple):
     tokenizer: Tokenizer
-    bos: int | None  # the id that the tokenizer puts before a text by itself, if any
-    eos: int
-    padding: int
+    bos_id: int | None  # None if the tokenizer adds no start token
+    eos_id: int
+    pad_id: int
 
-    def prompts(self, texts: Iterable[str]) -> list[list[int]]:
-        start = [] if self.bos is None else [self.bos]
-        return [start + ids for ids in self._encoded(texts)]
+    def encode_prompts(self, texts: Iterable[str]) -> list[list[int]]:
+        start = [] if self.bos_id is None else [self.bos_id]
+        return [start + ids for ids in self._encode(texts)]
 
-    def completions(self, texts: Iterable[str]) -> list[list[int]]:
-        return [[*ids, self.eos] for ids in self._encoded(texts)]
+    def encode_completions(self, texts: Iterable[str]) -> list[list[int]]:
+        return [[*ids, self.eos_id] for ids in self._encode(texts)]
 
-    def _encoded(self, texts: Iterable[str]) -> list[list[int]]:
-        """Without special tokens: some tokenizers end every text by themselves, prompts too."""
-        return [found.ids for found in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+    def _encode(self, texts: Iterable[str]) -> list[list[int]]:
+        """Encode without special tokens: some tokenizers append the end-of-text token to every text, prompts included."""
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
 
 class Example(NamedTuple):
     input_ids: list[int]
-    labels: list[int]  # as long as input_ids; IGNORED where nothing is learned
-    truncated: int  # tokens cut off
+    labels: list[int]  # as long as input_ids; IGNORE_INDEX where there is no loss
+    dropped_tokens: int  # by truncation
 
 
 def load_encoder(folder: Path) -> Encoder:
-    """The fast tokenizer of a model folder, without the seconds that importing transformers takes."""
+    """The fast tokenizer of a model folder, loaded without importing transformers, which takes seconds.
+
+    Raises ModelError if tokenizer.json is damaged or tokenizer_config.json names no end-of-text token.
+    """
     path = folder / "tokenizer.json"
     try:
         tokenizer = Tokenizer.from_buffer(path.read_bytes())
@@ -52,62 +56,71 @@ def load_encoder(folder: Path) -> Encoder:
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # "</s>" within a text is text
     config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
-    eos, padding = (_token_id(tokenizer, config.get(name)) for name in ("eos_token", "pad_token"))
-    if eos is None:
+    eos_id, pad_id = (_token_id(tokenizer, config.get(name)) for name in ("eos_token", "pad_token"))
+    if eos_id is None:
         raise ModelError(
             f"{folder}: the tokenizer has no end-of-text token; name one as eos_token in tokenizer_config.json"
         )
-    marked, plain = tokenizer.encode("a").ids, tokenizer.encode("a", add_special_tokens=False).ids
-    bos = marked[0] if marked[0] != plain[0] else None
-    return Encoder(tokenizer, bos, eos, eos if padding is None else padding)
+    with_special, plain = tokenizer.encode("a").ids, tokenizer.encode("a", add_special_tokens=False).ids
+    bos_id = with_special[0] if with_special[0] != plain[0] else None
+    return Encoder(tokenizer, bos_id, eos_id, eos_id if pad_id is None else pad_id)
 
 
 def _token_id(tokenizer: Tokenizer, token: Any) -> int | None:
+    """token: a value of tokenizer_config.json, which is a string or an AddedToken's object."""
     text = token["content"] if isinstance(token, dict) else token
     return tokenizer.token_to_id(text) if text else None
 
 
 class TruncatedRow(NamedTuple):
     input_ids: list[int]  # the prompt's tokens, then the completion's
-    prompt: int  # tokens of the prompt in them
-    prompt_cut: int  # tokens cut off its start
-    completion_cut: int  # tokens cut off the completion's end
+    prompt_tokens: int  # in input_ids
+    dropped_prompt_tokens: int  # from the start of the prompt
+    dropped_completion_tokens: int  # from the end of the completion
 
 
-def truncate_row(prompt: list[int], completion: list[int], max_length: int, bos: int | None = None) -> TruncatedRow:
-    """One row's tokens, at most `max_length`.
+def truncate_row(prompt: list[int], completion: list[int], max_length: int, bos_id: int | None = None) -> TruncatedRow:
+    """Join the token ids of a prompt and a completion and truncate them to `max_length`.
 
-    A row that is too long first loses the start of its prompt, down to a quarter of max_length; then the end of its
-    completion, and with it the end-of-text token, for the answer does not end there. So labels are always left.
+    A row that is too long first loses the start of its prompt, down to a quarter of max_length. Then it loses the end of its
+    completion, including the end-of-text token, because the truncated answer does not end there. So every row keeps labels.
 
-    >>> truncate_row([11, 12, 13, 14], [21, 22, 23, 24, 25, 26, 2], max_length=8)
-    TruncatedRow(input_ids=[13, 14, 21, 22, 23, 24, 25, 26], prompt=2, prompt_cut=2, completion_cut=1)
+    >>> truncate_row([11, 12, 13, 14], [21, 22, 23, 24, 25, 26, 2], max_length=8)[0]
+    [13, 14, 21, 22, 23, 24, 25, 26]
+    >>> truncate_row([11, 12, 13, 14], [21, 22, 23, 24, 25, 26, 2], max_length=8)[1:]
+    (2, 2, 1)
     """
-    room = max(max_length - len(completion), max_length // 4)
-    kept = truncate_prompt(prompt, room, bos)
-    input_ids = (kept + completion)[:max_length]
-    whole = len(kept) + len(completion)
-    return TruncatedRow(input_ids, len(kept), len(prompt) - len(kept), whole - len(input_ids))
+    max_prompt_tokens = max(max_length - len(completion), max_length // 4)
+    truncated_prompt = truncate_prompt(prompt, max_prompt_tokens, bos_id)
+    input_ids = (truncated_prompt + completion)[:max_length]
+    return TruncatedRow(
+        input_ids,
+        prompt_tokens=len(truncated_prompt),
+        dropped_prompt_tokens=len(prompt) - len(truncated_prompt),
+        dropped_completion_tokens=len(truncated_prompt) + len(completion) - len(input_ids),
+    )
 
 
 def build_example(
-    prompt: list[int], completion: list[int], max_length: int, loss: str = "completion", bos: int | None = None
+    prompt: list[int], completion: list[int], max_length: int, loss: str = "completion", bos_id: int | None = None
 ) -> Example:
-    """One row's input_ids and labels, of at most `max_length` tokens, cut as `truncate_row` cuts.
+    """The input_ids and labels of one row, truncated to `max_length` tokens by `truncate_row`.
+
+    loss: "completion" ignores the prompt's labels, "full" labels every token.
 
     >>> build_example([1, 2], [3, 9], max_length=8)
-    Example(input_ids=[1, 2, 3, 9], labels=[-100, -100, 3, 9], truncated=0)
+    Example(input_ids=[1, 2, 3, 9], labels=[-100, -100, 3, 9], dropped_tokens=0)
     """
-    row = truncate_row(prompt, completion, max_length, bos)
-    masked = row.prompt if loss == "completion" else 0
-    labels = [IGNORE_INDEX] * masked + row.input_ids[masked:]
-    return Example(row.input_ids, labels, row.prompt_cut + row.completion_cut)
+    row = truncate_row(prompt, completion, max_length, bos_id)
+    ignored = row.prompt_tokens if loss == "completion" else 0
+    labels = [IGNORE_INDEX] * ignored + row.input_ids[ignored:]
+    return Example(row.input_ids, labels, row.dropped_prompt_tokens + row.dropped_completion_tokens)
 
 
-def truncate_prompt(prompt: list[int], room: int, bos: int | None) -> list[int]:
-    """The last `room` tokens of a prompt: its end asks for the answer. A start token stays where it was."""
-    if len(prompt) <= room:
+def truncate_prompt(prompt: list[int], max_tokens: int, bos_id: int | None) -> list[int]:
+    """The last `max_tokens` tokens of a prompt, which end with the question. A start token stays at the front."""
+    if len(prompt) <= max_tokens:
         return prompt
-    if bos is not None and prompt[0] == bos:
-        return [bos, *prompt[len(prompt) - room + 1 :]]
-    return prompt[len(prompt) - room :]
+    if bos_id is not None and prompt[0] == bos_id:
+        return [bos_id, *prompt[len(prompt) - max_tokens + 1 :]]
+    return prompt[len(prompt) - max_tokens :]

@@ -1,4 +1,4 @@
-"""Greedy answers in batches; the answers are those that one prompt at a time gives (in float32, on a CPU)."""
+"""Greedy generation in batches, with the answers of one prompt at a time (in float32, on a CPU)."""
 
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,99 +18,102 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_BATCH_SIZE = {"cpu": 128, "cuda": 512}  # prompts in a batch; more were not faster
+MAX_BATCH_SIZE = {"cpu": 128, "cuda": 512}  # prompts; larger batches were not faster
 USABLE_MEMORY_SHARE = 0.5  # of the free memory
-COMPACT_BELOW = 0.75  # of a batch's answers; when fewer still run, it goes on without those that have ended
+COMPACT_BELOW = 0.75  # share of a batch's answers still running, below which the ended ones leave the batch
 
 
 class StopConditions(NamedTuple):
-    """What ends an answer, and what fills up the batch."""
+    """When an answer ends, and the token that pads a batch."""
 
     max_new_tokens: int
-    eos: int
-    padding: int
+    eos_id: int
+    pad_id: int
 
 
 @torch.inference_mode()
 def generate_answers(
     model: "PreTrainedModel",
     prompts: list[list[int]],
-    ending: StopConditions,
+    stop: StopConditions,
     batch_size: int | None,
-    kept: AnswerJournal | None = None,
+    journal: AnswerJournal | None = None,
 ) -> list[Answer]:
-    """An answer to each prompt (token ids), in their order. What is kept is not asked again, and what is new is kept.
+    """Generate an answer to each prompt (token ids), in their order.
 
-    Prompts of like length share a batch, longest first: so what does not fit into memory fails at once, and little is
-    padding. A batch that does not fit is halved; without a batch size, it begins with as many as should fit. A model whose
-    answers are others in a batch is asked one prompt at a time.
+    batch_size: prompts; None: as many as should fit into memory. A batch that does not fit is halved. If the model's
+    logits change in a batch, answers are generated one at a time. Batches are formed by length, longest first, so that they need
+    little padding and running out of memory shows at once.
+    journal: its answers are not generated again, and new answers are added to it.
     """
-    answers = dict(kept.answers) if kept else {}
-    left = sorted(set(range(len(prompts))) - set(answers), key=lambda i: (-len(prompts[i]), i))
-    size = batch_size or (auto_batch_size(model, len(prompts[left[0]]) + ending.max_new_tokens) if left else 1)
-    if left and size > 1 and not is_batch_invariant(model, prompts[left[-1]], ending):
-        log.warning("%s computes other logits in a batch; going on with one prompt at a time", type(model).__name__)
+    answers = dict(journal.answers) if journal else {}
+    pending = sorted(set(range(len(prompts))) - set(answers), key=lambda i: (-len(prompts[i]), i))
+    size = batch_size or (auto_batch_size(model, len(prompts[pending[0]]) + stop.max_new_tokens) if pending else 1)
+    if pending and size > 1 and not is_batch_invariant(model, prompts[pending[-1]], stop):
+        log.warning("The logits of %s change in a batch; generating one answer at a time", type(model).__name__)
         size = 1
-    counted = {"total": len(prompts), "initial": len(answers), "desc": "answers", "unit": "answer"}
-    with prepacked_linears(model), tqdm(**counted, disable=None, leave=False) as bar:
-        while left:
-            batch = left[:size]
-            found = _answers_if_they_fit(model, [prompts[i] for i in batch], ending)
-            if found is None:
+    bar = tqdm(total=len(prompts), initial=len(answers), desc="answers", unit="answer", disable=None, leave=False)
+    with prepacked_linears(model), bar:
+        while pending:
+            batch = pending[:size]
+            batch_answers = _generate_batch_if_it_fits(model, [prompts[i] for i in batch], stop)
+            if batch_answers is None:
                 size = (len(batch) + 1) // 2
-                log.warning(f"{len(batch)} prompts side by side do not fit into memory; going on with {size}")
+                log.warning(f"{len(batch)} prompts together do not fit into memory; continuing with {size} at a time")
                 continue
-            new = dict(zip(batch, found, strict=True))
-            if kept:
-                kept.add(new)
-            answers.update(new)
-            left = left[size:]
+            new_answers = dict(zip(batch, batch_answers, strict=True))
+            if journal:
+                journal.add(new_answers)
+            answers.update(new_answers)
+            pending = pending[size:]
             bar.update(len(batch))
     return [answers[i] for i in range(len(prompts))]
 
 
-def is_batch_invariant(model: "PreTrainedModel", prompt: list[int], ending: StopConditions) -> bool:
-    """Whether a prompt beside a longer one gets the logits that it gets alone, for its first new token and the second.
+def is_batch_invariant(model: "PreTrainedModel", prompt: list[int], stop: StopConditions) -> bool:
+    """Whether a prompt has the same logits beside a longer prompt as alone, for its first two new tokens.
 
-    Not from RWKV, whose state takes no mask, and mixes rows where it goes on token by token. The prompt's last tokens
-    are enough to see that, and twice as many fit whatever number of positions the model has.
+    It does not in RWKV, which has no mask for its state and mixes rows in token-by-token decoding. The last 8 tokens of the
+    prompt suffice to detect that, and the 16 of the longer prompt fit into any number of positions.
     """
-    model.generation_config = generation_config_of(ending)
-    few, new = prompt[-8:], int(ending.eos == 0)  # any token that does not end the text
-    beside, alone = (
+    model.generation_config = generation_config_of(stop)
+    short_prompt, new_token = prompt[-8:], int(stop.eos_id == 0)  # any token that does not end the text
+    batched, alone = (
         torch.stack(
-            model.generate(
+            model.generate(  # type: ignore[operator]  # models have it from GenerationMixin, unknown to PreTrainedModel
                 input_ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 max_new_tokens=2,
-                prefix_allowed_tokens_fn=lambda row, tokens: [new],
+                prefix_allowed_tokens_fn=lambda row, tokens: [new_token],
                 output_logits=True,
                 return_dict_in_generate=True,
             ).logits
         )[:, 0]
-        for input_ids, mask in (_left_padded(rows, ending.padding) for rows in ([few, few * 2], [few]))
+        for input_ids, mask in (
+            _pad_left(rows, stop.pad_id) for rows in ([short_prompt, short_prompt * 2], [short_prompt])
+        )
     )
-    return bool((beside - alone).norm() <= rounding_tolerance(model) * alone.norm())
+    return bool((batched - alone).norm() <= rounding_tolerance(model) * alone.norm())
 
 
-def generation_config_of(ending: StopConditions) -> GenerationConfig:
-    """Greedy; in the place of the model's own: what a configuration leaves open is taken from that, and it might sample,
-    search with beams or punish repetition."""
-    return GenerationConfig(do_sample=False, eos_token_id=ending.eos, pad_token_id=ending.padding, use_cache=True)
+def generation_config_of(stop: StopConditions) -> GenerationConfig:
+    """A configuration for greedy search. It must replace the model's own, which supplies every option that is not passed to
+    generate and may sample, search with beams or penalize repetition."""
+    return GenerationConfig(do_sample=False, eos_token_id=stop.eos_id, pad_token_id=stop.pad_id, use_cache=True)
 
 
 def auto_batch_size(model: "PreTrainedModel", tokens: int) -> int:
-    """How many prompts are answered side by side, if each takes so many tokens with its answer."""
+    """The number of prompts that fit into memory together, if each has `tokens` tokens with its answer."""
     fit = int(free_memory(model.device) * USABLE_MEMORY_SHARE) // bytes_per_prompt(model, tokens)
     return max(1, min(fit, MAX_BATCH_SIZE.get(model.device.type, MAX_BATCH_SIZE["cuda"])))
 
 
-def _answers_if_they_fit(
-    model: "PreTrainedModel", prompts: list[list[int]], ending: StopConditions
+def _generate_batch_if_it_fits(
+    model: "PreTrainedModel", prompts: list[list[int]], stop: StopConditions
 ) -> list[Answer] | None:
-    """None if memory ran out; of a single prompt, the error."""
+    """None if memory runs out. Raises the error if it runs out for a single prompt."""
     try:
-        return generate_batch(model, prompts, ending)
+        return generate_batch(model, prompts, stop)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or len(prompts) == 1:
             raise
@@ -119,62 +122,63 @@ def _answers_if_they_fit(
     return None
 
 
-def generate_batch(model: "PreTrainedModel", prompts: list[list[int]], ending: StopConditions) -> list[Answer]:
-    """The prompts' answers, from one batch. Padding stands on the left, masked, so that each answer follows its prompt.
+def generate_batch(model: "PreTrainedModel", prompts: list[list[int]], stop: StopConditions) -> list[Answer]:
+    """Generate the answers to these prompts in one batch, padded on the left and masked, so that answers follow prompts.
 
-    transformers computes an ended answer on until the last of the batch ends. So it is stopped when a quarter has ended,
-    and goes on with the others.
+    transformers computes ended answers until the last one of the batch ends. So generation is interrupted whenever a quarter
+    of the answers has ended, and continues with the others.
     """
-    model.generation_config = generation_config_of(ending)
-    input_ids, mask = (tensor.to(model.device) for tensor in _left_padded(prompts, ending.padding))
+    model.generation_config = generation_config_of(stop)
+    input_ids, mask = (tensor.to(model.device) for tensor in _pad_left(prompts, stop.pad_id))
     width, rows = input_ids.shape[1], torch.arange(len(prompts), device=model.device)
-    cache = preallocated_cache(model, width + ending.max_new_tokens)
+    cache = preallocated_cache(model, width + stop.max_new_tokens)
     options: dict[str, Any] = {} if cache is None else {"past_key_values": cache}
     answers: dict[int, Answer] = {}
     while len(rows):
-        ended = AllEnded(ending.eos, len(rows), until=1.0 if cache is None else 1 - COMPACT_BELOW, device=model.device)
-        room = width + ending.max_new_tokens - input_ids.shape[1]
-        output = model.generate(
+        share = 1.0 if cache is None else 1 - COMPACT_BELOW
+        criterion = AllEnded(stop.eos_id, len(rows), share, device=model.device)
+        remaining_tokens = width + stop.max_new_tokens - input_ids.shape[1]
+        output = model.generate(  # type: ignore[operator]  # as above
             input_ids,
             attention_mask=mask,
-            max_new_tokens=room,
-            stopping_criteria=StoppingCriteriaList([ended]),
+            max_new_tokens=remaining_tokens,
+            stopping_criteria=StoppingCriteriaList([criterion]),
             **options,
         )
-        finished = ended.rows | (output.shape[1] - input_ids.shape[1] == room)
-        for row, tokens in zip(rows[finished].tolist(), output[finished, width:].tolist(), strict=True):
-            answers[row] = answer_of(tokens, ending.eos)
-        running = (~finished).nonzero().flatten()
-        grown = mask.new_ones(len(rows), output.shape[1] - mask.shape[1])
-        rows, input_ids, mask = rows[running], output[running], torch.cat([mask, grown], dim=1)[running]
+        ended = criterion.ended | (output.shape[1] - input_ids.shape[1] == remaining_tokens)
+        for row, tokens in zip(rows[ended].tolist(), output[ended, width:].tolist(), strict=True):
+            answers[row] = answer_of(tokens, stop.eos_id)
+        running = (~ended).nonzero().flatten()
+        mask = torch.cat([mask, mask.new_ones(len(rows), output.shape[1] - mask.shape[1])], dim=1)[running]
+        rows, input_ids = rows[running], output[running]
         if cache is not None and len(running):
             cache.batch_select_indices(running)
     return [answers[row] for row in range(len(prompts))]
 
 
 class AllEnded(StoppingCriteria):
-    """Which rows have ended; stops all of them when a share has."""
+    """Stops the whole batch once a share of its rows has ended, and records which rows have."""
 
-    def __init__(self, eos: int, rows: int, until: float, device: torch.device) -> None:
-        self.eos, self.until = eos, until
-        self.rows = torch.zeros(rows, dtype=torch.bool, device=device)
+    def __init__(self, eos_id: int, rows: int, share: float, device: torch.device) -> None:
+        self.eos_id, self.share = eos_id, share
+        self.ended = torch.zeros(rows, dtype=torch.bool, device=device)
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        self.rows |= input_ids[:, -1] == self.eos
-        return torch.full_like(self.rows, bool(self.rows.sum() >= self.until * len(self.rows)))
+        self.ended |= input_ids[:, -1] == self.eos_id
+        return torch.full_like(self.ended, bool(self.ended.sum() >= self.share * len(self.ended)))
 
 
-def _left_padded(prompts: list[list[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """input_ids and attention_mask, each (prompts, longest)."""
+def _pad_left(prompts: list[list[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """input_ids and attention_mask, each (prompts, longest prompt)."""
     longest = max(len(prompt) for prompt in prompts)
     gaps = [longest - len(prompt) for prompt in prompts]
-    input_ids = [[padding] * gap + prompt for gap, prompt in zip(gaps, prompts, strict=True)]
+    input_ids = [[pad_id] * gap + prompt for gap, prompt in zip(gaps, prompts, strict=True)]
     mask = [[0] * gap + [1] * len(prompt) for gap, prompt in zip(gaps, prompts, strict=True)]
     return torch.tensor(input_ids), torch.tensor(mask)
 
 
-def answer_of(tokens: list[int], eos: int) -> Answer:
-    """What a model wrote up to the end of text, or all of it if there is none."""
-    if eos in tokens:
-        return Answer(tokens[: tokens.index(eos)], "stop")
+def answer_of(tokens: list[int], eos_id: int) -> Answer:
+    """The answer in generated tokens: those before the end-of-text token, or all of them."""
+    if eos_id in tokens:
+        return Answer(tokens[: tokens.index(eos_id)], "stop")
     return Answer(tokens, "length")

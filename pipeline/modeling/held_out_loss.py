@@ -1,9 +1,10 @@
-"""How probable a model holds the held-out texts: loss in nats a token."""
+"""The cross-entropy loss of a model on held-out texts, in nats per token."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
@@ -19,9 +20,9 @@ MAX_LOGITS_PER_BATCH = 2**27  # tokens × vocabulary: by far the largest tensor,
 
 
 def row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Per row the summed loss in nats and the number of tokens it is summed over: (rows, 2), in float32.
+    """The summed loss of each row in nats, and the number of labeled tokens in the sum: (rows, 2), in float32.
 
-    logits (rows, positions, vocabulary), of which position i predicts label i + 1; labels (rows, positions).
+    logits: (rows, positions, vocabulary), where position i predicts label i + 1. labels: (rows, positions).
     """
     targets = labels[:, 1:]
     losses = cross_entropy(
@@ -32,42 +33,43 @@ def row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def held_out_losses(model: "PreTrainedModel", examples: list[Example], padding: int) -> list[tuple[float, int]]:
-    """Of each example the summed loss in nats and the number of labelled tokens, in the examples' order.
+def held_out_losses(model: "PreTrainedModel", examples: list[Example], pad_id: int) -> list[tuple[float, int]]:
+    """The summed loss in nats and the number of labeled tokens of each example, in the order of the examples.
 
-    ModelError if an example has no such token, or a loss that is not finite.
+    Raises ModelError if an example has no labeled token, or a loss is not finite.
     """
     losses: list[tuple[float, int]] = []
-    budget = MAX_LOGITS_PER_BATCH // model.get_input_embeddings().num_embeddings
-    batches = batches_by_length(examples, budget)
+    vocabulary = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
+    batches = batches_by_length(examples, MAX_LOGITS_PER_BATCH // vocabulary)
     with prepacked_linears(model):
         for batch in tqdm(batches, desc="held-out loss", unit="batch", disable=None, leave=False):
-            inputs = {name: tensor.to(model.device) for name, tensor in collate_padded(batch, padding).items()}
+            inputs = {name: tensor.to(model.device) for name, tensor in collate_padded(batch, pad_id).items()}
             labels = inputs.pop("labels")
             losses += [(nats, int(tokens)) for nats, tokens in row_losses(model(**inputs).logits, labels).tolist()]
     if not all(tokens for _, tokens in losses):
-        raise ModelError("the test rows hold no token to predict")
+        raise ModelError("a test row has no labeled token to compute a loss on")
     if not all(math.isfinite(nats) for nats, _ in losses):
-        raise ModelError("the model's loss on the test rows is not a number; its weights are broken: train it again")
-    return [loss for _, loss in sorted(zip(longest_first(examples), losses, strict=True))]
+        raise ModelError("the model's loss on the test rows is not finite; its weights are broken: train it again")
+    return [loss for _, loss in sorted(zip(longest_first_order(examples), losses, strict=True))]
 
 
-def held_out_loss(model: "PreTrainedModel", examples: list[Example], padding: int) -> float:
-    """The mean loss over all labelled tokens of all examples, in nats a token: a long answer weighs more than a short."""
-    losses = held_out_losses(model, examples, padding)
+def held_out_loss(model: "PreTrainedModel", examples: list[Example], pad_id: int) -> float:
+    """The mean loss over the labeled tokens of all examples, in nats per token; so long answers weigh more than short ones."""
+    losses = held_out_losses(model, examples, pad_id)
     return math.fsum(nats for nats, _ in losses) / sum(tokens for _, tokens in losses)
 
 
-def longest_first(examples: list[Example]) -> list[int]:
-    """The places of the examples, that of the longest first; equally long ones stay in their order."""
-    return sorted(range(len(examples)), key=lambda place: -len(examples[place].input_ids))
+def longest_first_order(examples: list[Example]) -> list[int]:
+    """The indices of the examples by decreasing length; examples of equal length keep their order."""
+    return sorted(range(len(examples)), key=lambda i: -len(examples[i].input_ids))
 
 
-def batches_by_length(examples: list[Example], tokens: int) -> list[list[Example]]:
-    """The examples, longest first, in batches of at most `tokens` tokens with padding (one row may be longer)."""
+def batches_by_length(examples: list[Example], max_tokens: int) -> list[list[Example]]:
+    """The examples, longest first, in batches of at most `max_tokens` tokens including padding. A longer example is a batch
+    of its own."""
     batches: list[list[Example]] = []
-    for example in (examples[place] for place in longest_first(examples)):
-        if batches and len(batches[-1][0].input_ids) * (len(batches[-1]) + 1) <= tokens:
+    for example in (examples[i] for i in longest_first_order(examples)):
+        if batches and len(batches[-1][0].input_ids) * (len(batches[-1]) + 1) <= max_tokens:
             batches[-1].append(example)
         else:
             batches.append([example])

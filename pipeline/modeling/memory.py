@@ -1,4 +1,4 @@
-"""Memory: how much is free, keeping what is freed, and running out of it, told as what to lower."""
+"""Free memory, out-of-memory errors, and keeping freed memory in the process."""
 
 import ctypes
 import platform
@@ -13,14 +13,14 @@ from pipeline.errors import ModelError
 
 @contextmanager
 def explain_out_of_memory(advice: str) -> Iterator[None]:
-    """Turn the libraries' errors into a ModelError that ends with what was tried and what to lower."""
+    """Replace out-of-memory errors with a ModelError. advice: what did not fit, and which parameters to lower."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        where = "the CUDA card's memory" if isinstance(error, torch.OutOfMemoryError) else "this machine's memory"
-        raise ModelError(f"{where} is too small: {advice}") from None
+        memory = "the GPU's memory" if isinstance(error, torch.OutOfMemoryError) else "this machine's memory"
+        raise ModelError(f"{memory} is too small: {advice}") from None
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -28,17 +28,17 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on a device. What a container may use at most is not looked at."""
+    """The free memory of a device in bytes. It ignores the memory limit of a container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
 
 
 def retain_freed_memory() -> None:
-    """Have the C library keep what is freed, for the next tensor of that size, where it is glibc.
+    """Make glibc's malloc keep freed memory for the next tensor of the same size. Without glibc it does nothing.
 
-    By itself it gives back every tensor over 32 MiB at once, and takes new pages for the next one, all to be filled with
-    zeros first: a vocabulary's logits and gradients are such tensors, at every step.
+    By default malloc returns every freed block over 32 MiB to the system and requests new pages for the next one, which the
+    system must fill with zeros first. The logits of a large vocabulary and their gradients are such blocks, in every step.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -1,10 +1,10 @@
-"""Articles generated from the knowledge file: what the base model `nano` has read before anyone fine-tunes it.
+"""Generates articles from the knowledge file: the text on which the base model `nano` is pretrained.
 
-An article is a note of two or three facts about one condition, which ones, in which order and in which wordings changing
-from one edition to the next: a model can only be taught to answer about what it has met in several wordings (Allen-Zhu
-and Li, Physics of Language Models, part 3.1, https://arxiv.org/abs/2309.14316). The first sentence names the condition,
-later ones may say "it", so that the fact has to be found by a name some way back, as in the answer to a question. No
-telling has the form of an answer in `dialogues.py`.
+An article states two or three facts about one condition. Which facts, their order and their wording change from one edition to
+the next, because a model can only learn to answer about a fact that it has read in several wordings (Allen-Zhu and Li, Physics of
+Language Models, part 3.1, https://arxiv.org/abs/2309.14316). The first sentence names the condition; later ones may say "it", so
+that the model has to link the fact to a name further back, as in the answer to a question. No sentence has the form of an answer
+in `pipeline/synthetic/dialogues.py`.
 """
 
 import random
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from pipeline.synthetic.dialogues import Knowledge
 
-TELLINGS: dict[str, tuple[str, ...]] = {
+FACT_TEMPLATES: dict[str, tuple[str, ...]] = {
     "definition": (
         "{Name} is the name for {phrase}.",
         "Doctors use the word {name} for {phrase}.",
@@ -72,20 +72,23 @@ TELLINGS: dict[str, tuple[str, ...]] = {
 }
 
 
-def edition(knowledge: Knowledge, chance: random.Random) -> Iterator[str]:
-    """Every fact once: three notes a condition, in any order, of two or three facts each in one of their wordings."""
-    notes = []
+def generate_edition(knowledge: Knowledge, rng: random.Random) -> Iterator[str]:
+    """Yield articles with every fact once: three for each condition, of two or three facts, in random order and wordings."""
+    articles = []
     for name, facts in knowledge.items():
         order = list(facts)
-        chance.shuffle(order)
-        notes += [(name, order[start::3]) for start in range(3)]
-    chance.shuffle(notes)
-    for name, told in notes:
-        yield " ".join(_told(name, fact, knowledge[name][fact], i == 0, chance) for i, fact in enumerate(told))
+        rng.shuffle(order)
+        articles += [(name, order[start::3]) for start in range(3)]
+    rng.shuffle(articles)
+    for name, facts_in_article in articles:
+        yield " ".join(
+            _fact_sentence(name, fact, knowledge[name][fact], index == 0, rng)
+            for index, fact in enumerate(facts_in_article)
+        )
 
 
-def _told(name: str, fact: str, phrase: str, first: bool, chance: random.Random) -> str:
-    """A fact in a sentence that names the condition; after the first, half of them say "it", as answers do."""
-    subject = name if first or chance.random() < 0.5 else "it"
-    telling = chance.choice(TELLINGS[fact])
-    return telling.format(name=subject, Name=subject[0].upper() + subject[1:], phrase=phrase)
+def _fact_sentence(name: str, fact: str, phrase: str, first: bool, rng: random.Random) -> str:
+    """A sentence that states a fact and names the condition; after the first one, half of them say "it", as answers do."""
+    subject = name if first or rng.random() < 0.5 else "it"
+    template = rng.choice(FACT_TEMPLATES[fact])
+    return template.format(name=subject, Name=subject[0].upper() + subject[1:], phrase=phrase)

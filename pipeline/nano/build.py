@@ -1,9 +1,9 @@
-"""Builds `models/nano`, the base model of the default: a small GPT-NeoX that has read articles about every condition.
+"""Builds `models/nano`, the default base model: a small GPT-NeoX pretrained on articles about every condition.
 
     python -m pipeline.nano     data/knowledge/conditions.yaml → models/nano/
 
-It knows the facts and has never seen a question: what fine-tuning then teaches is to answer. The same recipe gives the
-same bytes on the same machine; README.md beside the weights records the recipe and the loss.
+It knows the facts and has never seen a question, so that fine-tuning only has to teach it to answer. The same recipe gives the
+same bytes on the same machine. README.md in the model folder records the recipe and the loss.
 """
 
 import logging
@@ -22,7 +22,7 @@ from pipeline.core.entrypoint import report_errors
 from pipeline.core.files import atomic_write, sha256_of_path
 from pipeline.fetch.scratch import new_model, train_tokenizer
 from pipeline.modeling.loading import quiet_transformers
-from pipeline.nano.articles import edition
+from pipeline.nano.articles import generate_edition
 from pipeline.synthetic.dialogues import Knowledge, read_knowledge
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ KNOWLEDGE, NANO = Path("data/knowledge/conditions.yaml"), Path("models/nano")
 @dataclass(frozen=True)
 class Recipe:
     seed: int = 0
-    """of the articles, of the weights and of nothing else: the batches come in the articles' order"""
+    """of the articles and of the initial weights; batches follow the order of the articles"""
     editions: int = 140
-    """passes over the knowledge, each in new words"""
+    """passes over the knowledge, each in other wordings"""
     vocabulary: int = 4096
     """tokens"""
     positions: int = 512
@@ -46,7 +46,7 @@ class Recipe:
     hidden_size: int = 192
     heads: int = 4
     length: int = 128
-    """tokens a row: the articles stand one after the other, cut into rows of this length"""
+    """tokens in a row: the articles are concatenated and divided into rows of this length"""
     batch_size: int = 8
     """rows in an optimizer step"""
     learning_rate: float = 2e-3
@@ -54,13 +54,13 @@ class Recipe:
     warmup_steps: int = 100
 
 
-def articles(knowledge: Knowledge, recipe: Recipe) -> list[str]:
-    chance = random.Random(recipe.seed)
-    return [article for _ in range(recipe.editions) for article in edition(knowledge, chance)]
+def generate_articles(knowledge: Knowledge, recipe: Recipe) -> list[str]:
+    rng = random.Random(recipe.seed)
+    return [article for _ in range(recipe.editions) for article in generate_edition(knowledge, rng)]
 
 
-def batches(texts: list[str], tokenizer: Any, recipe: Recipe) -> "torch.Tensor":
-    """input_ids (steps, rows, tokens): the texts, each closed by the end of text; what fills no batch is left out."""
+def token_batches(texts: list[str], tokenizer: Any, recipe: Recipe) -> "torch.Tensor":
+    """input_ids (steps, rows, tokens): the texts, each followed by the end of text. An incomplete last batch is dropped."""
     import torch
 
     encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -71,7 +71,7 @@ def batches(texts: list[str], tokenizer: Any, recipe: Recipe) -> "torch.Tensor":
 
 
 def pretrain(model: Any, rows: "torch.Tensor", recipe: Recipe) -> Iterator[float]:
-    """One optimizer step a batch; yields its loss in nats a token."""
+    """Train one optimizer step on each batch; yield its loss in nats per token."""
     import torch
     from transformers import get_cosine_schedule_with_warmup
 
@@ -91,17 +91,17 @@ def pretrain(model: Any, rows: "torch.Tensor", recipe: Recipe) -> Iterator[float
 
 
 def build_nano(recipe: Recipe, knowledge: Path, folder: Path) -> dict[str, Any]:
-    """Write the model in bfloat16, its tokenizer and its card to `folder`; return what came of it."""
+    """Write the model in bfloat16, its tokenizer and its card to `folder`; return the counts and the loss for the card."""
     import torch
 
     quiet_transformers()
-    texts = articles(read_knowledge(knowledge), recipe)
+    texts = generate_articles(read_knowledge(knowledge), recipe)
     tokenizer = train_tokenizer(iter(texts), recipe.vocabulary, recipe.positions)
-    rows = batches(texts, tokenizer, recipe)
+    rows = token_batches(texts, tokenizer, recipe)
     shape = {"layers": recipe.layers, "hidden_size": recipe.hidden_size, "heads": recipe.heads}
     model = new_model(tokenizer, **shape, positions=recipe.positions, seed=recipe.seed)
     log.info(
-        f"{model.num_parameters():,} parameters read {len(texts):,} articles, {rows.numel():,} tokens: {len(rows):,} steps"
+        f"Training {model.num_parameters():,} parameters on {len(texts):,} articles, {rows.numel():,} tokens: {len(rows):,} steps"
     )
     losses = []
     for loss in (bar := tqdm(pretrain(model, rows, recipe), total=len(rows), unit="step", disable=None)):
@@ -109,26 +109,26 @@ def build_nano(recipe: Recipe, knowledge: Path, folder: Path) -> dict[str, Any]:
         bar.set_postfix_str(f"loss {loss:.3f}")
         if bar.disable and len(losses) % 100 == 0:
             log.info(f"step {len(losses):,}/{len(rows):,}  loss {loss:.3f}")
-    last = losses[-max(1, len(rows) // recipe.editions) :]
-    came = {
+    last_edition = losses[-max(1, len(rows) // recipe.editions) :]
+    stats = {
         "parameters": model.num_parameters(),
         "articles": len(texts),
         "tokens": rows.numel(),
         "steps": len(rows),
-        "loss": round(statistics.fmean(last), 4),
+        "loss": round(statistics.fmean(last_edition), 4),
     }
     with atomic_write(folder) as target:
         model.to(torch.bfloat16).save_pretrained(target)
         tokenizer.save_pretrained(target)
         card = render_template(
-            "pipeline.nano", "nano.md.j2", recipe=asdict(recipe), knowledge=sha256_of_path(knowledge), **came
+            "pipeline.nano", "nano.md.j2", recipe=asdict(recipe), knowledge=sha256_of_path(knowledge), **stats
         )
         (target / "README.md").write_text(card, encoding="utf-8")
-    return came
+    return stats
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     with report_errors("nano"):
-        came = build_nano(Recipe(), KNOWLEDGE, NANO)
-    log.info(f"loss of the last edition {came['loss']:.3f} nats a token → {NANO}/")
+        stats = build_nano(Recipe(), KNOWLEDGE, NANO)
+    log.info(f"loss of the last edition {stats['loss']:.3f} nats per token → {NANO}/")

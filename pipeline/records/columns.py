@@ -1,22 +1,35 @@
-"""Which columns of the source make up the task: as data.columns maps them, or as their names tell.
+"""The column mapping: which columns of the source hold the columns of the task.
 
-Without a mapping the first of STEPS that fits decides. What fits by names of the same kind and covers no other is a
-candidate; with two candidates nobody but the user can know, so that is an error which lists them.
+`data.columns` sets it; without that, the names of the source's columns decide. The first of DETECTION_STEPS with a match
+wins. A match whose columns are a proper subset of another match's does not count. If two matches are left, only the user
+can know which one is meant, so that is an error which lists them.
+
+fetch decides the mapping and stores it beside the rows (data/raw/columns.json); clean reads it from there.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.config.placeholders import parse_template
+from pipeline.config.placeholders import column_template_errors, parse_template
+from pipeline.core.files import damaged_error, read_json, write_json
 from pipeline.errors import DataError
-from pipeline.records.tasks import MAX_NAMES_SHOWN, TASKS, Task, format_names, task_of_mapping, unknown_task_error
+from pipeline.records.tasks import (
+    MAX_NAMES_SHOWN,
+    TASKS,
+    Task,
+    format_names,
+    read_task,
+    task_of_mapping,
+    unknown_task_error,
+)
 from pipeline.records.text import cell_text
 
-# Other names that public datasets have for a task's required columns, capitals aside.
+# Other names that public datasets use for a task's required columns, compared without case.
 ALIASES: dict[str, tuple[tuple[str, ...], ...]] = {
     "chat": (("conversations",), ("conversation",)),
     "question/answer": (("query", "response"), ("query", "answer"), ("question", "response"), ("title", "body")),
@@ -27,20 +40,17 @@ ALIASES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
-Names = Mapping[str, str]  # task's column → the name that it is looked for by
-
-
 class ColumnMapping(NamedTuple):
     task: Task
-    columns: dict[str, str]  # task's column → source's column, or a template of several
-    why: str
+    columns: dict[str, str]  # the task's column → the source's column, or a template of several
+    reason: str
 
-    def sources(self) -> list[str]:
-        """The source's columns that are used."""
+    def source_columns(self) -> list[str]:
+        """The source's columns that the mapping uses."""
         return list(dict.fromkeys(name for value in self.columns.values() for name in referenced_columns(value)))
 
-    def told(self) -> str:
-        return f"{format_mapping(self.columns)} ({self.task.name}: {self.why})"
+    def describe(self) -> str:
+        return f"{format_mapping(self.columns)} ({self.task.name}: {self.reason})"
 
 
 def format_mapping(columns: Mapping[str, str]) -> str:
@@ -52,65 +62,61 @@ def format_mapping(columns: Mapping[str, str]) -> str:
 
 
 def referenced_columns(value: str) -> list[str]:
-    """The columns that one value of data.columns names: itself, or those of a template.
+    """The source's columns that one value of data.columns names: the value itself, or the placeholders of a template.
 
     >>> referenced_columns("Reply"), referenced_columns("{Description}: {Patient}")
     (['Reply'], ['Description', 'Patient'])
     """
-    return (
-        [field for _, field in parse_template(value) if field is not None] if "{" in value or "}" in value else [value]
-    )
+    if "{" not in value and "}" not in value:
+        return [value]
+    return [name for _, name in parse_template(value) if name is not None]
 
 
-def resolve_columns(there: list[str], columns: Mapping[str, str] | None) -> ColumnMapping:
-    """The task and its columns; DataError if the source lacks them, no task has them, or more than one fits."""
+def write_column_mapping(path: Path, mapping: ColumnMapping) -> None:
+    write_json(path, {"task": mapping.task.name, "columns": mapping.columns, "reason": mapping.reason})
+
+
+def read_column_mapping(path: Path) -> ColumnMapping:
+    """The mapping that `write_column_mapping` stored. Raises DataError if the file is damaged."""
+    task, values = read_task(path), read_json(path)
+    columns, reason = values.get("columns"), values.get("reason")
+    if not isinstance(columns, dict) or not all(isinstance(value, str) for value in columns.values()):
+        raise damaged_error(path, "columns is not an object of texts")
+    if not set(task.required) <= set(columns) <= set(task.columns):
+        raise damaged_error(path, f"columns has {format_names(columns)}; the task {task.name} needs others")
+    if errors := column_template_errors(columns):
+        raise damaged_error(path, "; ".join(errors))
+    if not isinstance(reason, str):
+        raise damaged_error(path, "reason is not a text")
+    return ColumnMapping(task, columns, reason)
+
+
+def resolve_columns(available: list[str], columns: Mapping[str, str] | None) -> ColumnMapping:
+    """The mapping of the source's `available` columns: `columns` (data.columns) if given, else detected by name.
+
+    Raises DataError if the source lacks a mapped column, no task fits, or more than one does.
+    """
     if columns is None:
-        return _detected(there)
-    missing = [name for value in columns.values() for name in referenced_columns(value) if name not in there]
+        return _detect(available)
+    missing = [name for value in columns.values() for name in referenced_columns(value) if name not in available]
     if missing:
         raise DataError(
-            f"no column {format_names(missing)}, which data.columns names; columns there: {format_names(there)}"
+            f"no column {format_names(missing)}, which data.columns names; the source has {format_names(available)}"
         )
-    return ColumnMapping(task_of_mapping(columns), dict(columns), "as data.columns says")
+    return ColumnMapping(task_of_mapping(columns), dict(columns), "set by data.columns")
 
 
-def _detected(there: list[str]) -> ColumnMapping:
-    for why, tasks, names_of, same in STEPS:
-        found = [
-            ColumnMapping(task, columns, why)
-            for task in tasks
-            for names in names_of(task)
-            for columns in _fitting(task, names, there, same)
-        ]
-        used = [set(each.sources()) for each in found]
-        best = [each for each, mine in zip(found, used, strict=True) if not any(mine < other for other in used)]
-        if len(best) > 1:
-            raise DataError(_ambiguous(there, best))
-        if best:
-            return best[0]
-    raise unknown_task_error(there)
+Names = Mapping[str, str]  # the task's column → the name to look for
 
 
-def _fitting(task: Task, names: Names, there: list[str], same: Callable[[str], str]) -> Iterator[dict[str, str]]:
-    """Each way in which the source's columns bear the names (task's column → name)."""
-    options = [[each for each in there if same(each) == wanted] for wanted in names.values()]
-    options = [each or [""] if name in task.optional else each for name, each in zip(names, options, strict=True)]
-    for chosen in product(*options):
-        yield {name: column for name, column in zip(names, chosen, strict=True) if column}
+class DetectionStep(NamedTuple):
+    reason: str
+    tasks: list[Task]
+    names_of: Callable[[Task], list[Names]]  # the names to look for
+    normalize: Callable[[str], str]  # applied to the source's names before they are compared
 
 
-def _ambiguous(there: list[str], best: list[ColumnMapping]) -> str:
-    # Quoted as Hydra takes it on the command line, whatever the names hold.
-    lines = ["data.columns={" + ", ".join(f"{k}: {json.dumps(v)}" for k, v in b.columns.items()) + "}" for b in best]
-    return "\n".join(
-        [
-            f"The columns {format_names(there)} fit more than one task equally well. Choose one:",
-            *(f"  -S '{line}'" for line in lines[:MAX_NAMES_SHOWN]),
-        ]
-    )
-
-
-def _own(task: Task) -> list[Names]:
+def _own_names(task: Task) -> list[Names]:
     return [{name: name for name in task.columns}]
 
 
@@ -118,30 +124,79 @@ def _aliases(task: Task) -> list[Names]:
     return [dict(zip(task.required, names, strict=True)) for names in ALIASES.get(task.name, ())]
 
 
-# Text is said and not asked: a row that holds a question and its answer beside it is taken for these.
-SPOKEN = [task for task in TASKS if task.name != "text"]
-TEXT = [task for task in TASKS if task.name == "text"]
-# (why, tasks, the names that are looked for, what of a column's name is compared)
-STEPS: tuple[tuple[str, list[Task], Callable[[Task], list[Names]], Callable[[str], str]], ...] = (
-    ("the columns bear the task's names", SPOKEN, _own, str),
-    ("the columns bear the task's names but for capitals", SPOKEN, _own, str.casefold),
-    ("a column bears the name, and none those of a question and its answer", TEXT, _own, str),
-    ("a column bears the name but for capitals, and none those of a question and its answer", TEXT, _own, str.casefold),
-    ("the columns bear other names that are known for the task's", SPOKEN, _aliases, str.casefold),
-    ("a column bears another name that is known for text", TEXT, _aliases, str.casefold),
+# Question and answer go before text: datasets often repeat both in one column of text.
+QUESTION_TASKS = [task for task in TASKS if task.name != "text"]
+TEXT_TASK = [task for task in TASKS if task.name == "text"]
+_NO_QUESTION = "and none are named like a question and its answer"
+DETECTION_STEPS = (
+    DetectionStep("the columns have the task's names", QUESTION_TASKS, _own_names, str),
+    DetectionStep("the columns have the task's names, ignoring case", QUESTION_TASKS, _own_names, str.casefold),
+    DetectionStep(f"a column has the task's name, {_NO_QUESTION}", TEXT_TASK, _own_names, str),
+    DetectionStep(f"a column has the task's name, ignoring case, {_NO_QUESTION}", TEXT_TASK, _own_names, str.casefold),
+    DetectionStep("the columns have other names known for the task", QUESTION_TASKS, _aliases, str.casefold),
+    DetectionStep("a column has another name known for the task", TEXT_TASK, _aliases, str.casefold),
 )
 
 
-def column_values(table: pa.Table, value: str, first: int = 0) -> list[Any]:
-    """The cells of a column, or the texts that a template makes of several; empty where all of its cells are.
+def _detect(available: list[str]) -> ColumnMapping:
+    for step in DETECTION_STEPS:
+        candidates = [
+            ColumnMapping(task, columns, step.reason)
+            for task in step.tasks
+            for names in step.names_of(task)
+            for columns in _matches(task, names, available, step.normalize)
+        ]
+        used = [set(candidate.source_columns()) for candidate in candidates]
+        best = [
+            candidate for candidate, own in zip(candidates, used, strict=True) if not any(own < other for other in used)
+        ]
+        if len(best) > 1:
+            raise DataError(_ambiguous_message(available, best))
+        if best:
+            return best[0]
+    raise unknown_task_error(available)
 
-    DataError names the row, counted from `first`, where a template meets what is no text.
+
+def _matches(
+    task: Task, names: Names, available: list[str], normalize: Callable[[str], str]
+) -> Iterator[dict[str, str]]:
+    """Every choice of the source's columns that have the names; an optional column may be missing."""
+    options = []
+    for name, wanted in names.items():
+        matching = [column for column in available if normalize(column) == wanted]
+        options.append(matching or ([""] if name in task.optional else []))
+    for choice in product(*options):
+        yield {name: column for name, column in zip(names, choice, strict=True) if column}
+
+
+def _ambiguous_message(available: list[str], candidates: list[ColumnMapping]) -> str:
+    # Quoted as Hydra parses it on the command line, so that names may hold spaces and commas.
+    lines = [
+        "data.columns={" + ", ".join(f"{name}: {json.dumps(value)}" for name, value in candidate.columns.items()) + "}"
+        for candidate in candidates
+    ]
+    return "\n".join(
+        [
+            f"The columns {format_names(available)} fit more than one task equally well. Choose one:",
+            *(f"  -S '{line}'" for line in lines[:MAX_NAMES_SHOWN]),
+        ]
+    )
+
+
+def column_values(table: pa.Table, value: str, first_row: int = 0) -> list[Any]:
+    """The cells of a column, or one text per row made by a template of several; empty where all of its cells are.
+
+    `first_row` is the number of the table's first row in the source. Raises DataError with the row's number if a template
+    meets a cell that is not text.
     """
     names = referenced_columns(value)
     if names == [value]:
-        return table.column(value).to_pylist()
+        cells: list[Any] = table.column(value).to_pylist()
+        return cells
     texts = {
-        name: [_text(cell, row, name) for row, cell in enumerate(table.column(name).to_pylist(), start=first)]
+        name: [
+            require_text(cell, row, name) for row, cell in enumerate(table.column(name).to_pylist(), start=first_row)
+        ]
         for name in names
     }
     parts = parse_template(value)
@@ -153,7 +208,8 @@ def column_values(table: pa.Table, value: str, first: int = 0) -> list[Any]:
     ]
 
 
-def _text(cell: Any, row: int, name: str) -> str:
+def require_text(cell: Any, row: int, name: str) -> str:
+    """The cell as text. Raises DataError if it is neither text nor a number."""
     if cell is not None and not isinstance(cell, str | int | float):
         raise DataError(f"row {row}, {name}: a {type(cell).__name__}; expected text (see data.columns)")
     return cell_text(cell)

@@ -1,9 +1,11 @@
-"""The shapes of data that the pipeline knows, each a set of columns, and what is question and answer in each."""
+"""The tasks: shapes of data that the pipeline knows, each a set of columns, and its conversation and answer."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.core.files import damaged_error, read_json, write_json
 from pipeline.errors import DataError
 
 
@@ -14,7 +16,7 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """`columns` in the order in which records.parquet has them; `optional` ones may lack or be empty."""
+    """`columns` are in the order of records.parquet; the `optional` ones may be missing or empty."""
 
     name: str
     columns: tuple[str, ...]
@@ -27,7 +29,6 @@ class Task:
         return tuple(column for column in self.columns if column not in self.optional)
 
 
-# The order decides where two fit: Alpaca's columns hold those of others.
 TASKS = (
     Task("chat", ("messages",), answer=None),
     Task("alpaca", ("instruction", "input", "output"), answer="output", question="instruction", optional=("input",)),
@@ -52,45 +53,51 @@ def format_names(names: Iterable[str]) -> str:
     )
 
 
-def task_of(columns: Iterable[str]) -> Task:
-    """The task whose required columns are all there, or DataError with what is there and what would do."""
-    there = list(columns)
-    for task in TASKS:
-        if set(task.required) <= set(there):
-            return task
-    raise unknown_task_error(there)
-
-
-def unknown_task_error(there: list[str]) -> DataError:
-    known = "; ".join(" + ".join(task.columns) for task in TASKS)
+def unknown_task_error(available: list[str]) -> DataError:
     return DataError(
-        f"No known task has the columns {format_names(there) or '(none)'}.\n"
-        f"Known tasks: {known}.\n"
+        f"No known task has the columns {format_names(available) or '(none)'}.\n"
+        f"Known tasks: {_known_tasks()}.\n"
         "Map the source's columns onto one of them, for example: "
         "data.columns={question: Description, answer: Doctor}"
     )
 
 
 def task_of_mapping(columns: Iterable[str]) -> Task:
-    """The task that has just these columns, optional ones aside: a mapping must name no other."""
+    """The task with exactly these columns, optional ones aside. Raises DataError if there is none."""
     names = set(columns)
     for task in TASKS:
         if set(task.required) <= names <= set(task.columns):
             return task
-    known = "; ".join(" + ".join(task.columns) for task in TASKS)
     raise DataError(
         f"data.columns maps {format_names(sorted(names)) or '(nothing)'}, which is no known task. "
-        f"Expected just the columns of one: {known}"
+        f"Expected exactly the columns of one: {_known_tasks()}"
     )
+
+
+def _known_tasks() -> str:
+    return "; ".join(" + ".join(task.columns) for task in TASKS)
+
+
+def write_task(path: Path, task: Task) -> None:
+    write_json(path, {"task": task.name})
+
+
+def read_task(path: Path) -> Task:
+    """The task that a JSON file of an earlier stage names. Raises DataError if the file is damaged."""
+    name = read_json(path).get("task")
+    for task in TASKS:
+        if task.name == name:
+            return task
+    raise damaged_error(path, f"task is {name!a}; expected one of {', '.join(task.name for task in TASKS)}")
 
 
 def turns_of(task: Task, record: Mapping[str, Any]) -> tuple[list[Turn], str]:
     """(the turns before the answer, the answer) of one cleaned record.
 
-    >>> turns_of(task_of(["input", "output"]), {"input": "2+2", "output": "4"})
-    ([Turn(role='user', content='2+2')], '4')
+    Plain text has no turns: all of it is the answer. In a chat, the last assistant turn is the answer.
 
-    Plain text has no turns: all of it is the answer. In a chat the last assistant turn is the answer.
+    >>> turns_of(task_of_mapping(["input", "output"]), {"input": "2+2", "output": "4"})
+    ([Turn(role='user', content='2+2')], '4')
     """
     if task.name == "text":
         return [], record["text"]

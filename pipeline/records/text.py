@@ -1,4 +1,4 @@
-"""Text as people wrote it → text that can be compared."""
+"""Normalizes text: whitespace for training, and words for comparison."""
 
 import re
 import unicodedata
@@ -8,7 +8,7 @@ WORD = re.compile(r"\w+")
 
 
 def cell_text(value: str | float | None) -> str:
-    """A cell as text: none and NaN are empty, 3.0 (an integer in a column with gaps) is 3.
+    """A cell as text: None and NaN are empty, 3.0 (an integer in a column with gaps) is 3.
 
     >>> cell_text(None), cell_text(3.0), cell_text("a")
     ('', '3', 'a')
@@ -19,40 +19,42 @@ def cell_text(value: str | float | None) -> str:
 
 
 def collapse_whitespace(text: str) -> str:
-    r"""Every run of whitespace, no-break spaces included, to one space; none at the ends.
+    r"""The text with every run of whitespace, no-break spaces included, as one space, and none at the ends.
 
     >>> collapse_whitespace(" Hi\u00a0doctor, \n\n thanks ")
     'Hi doctor, thanks'
     """
-    return " ".join(_visible(text).split())
+    return " ".join(_strip_invisible(text).split())
 
 
-def _visible(text: str) -> str:
+def _strip_invisible(text: str) -> str:
     return text if text.isascii() and "\0" not in text else INVISIBLE.sub("", text)
 
 
 def tidy_lines(text: str) -> str:
-    r"""As `collapse_whitespace`, but line breaks stay, at most two in a row: for texts whose lines mean something.
+    r"""As `collapse_whitespace`, but indentation and line breaks stay, at most two in a row: for code and lists.
 
     >>> tidy_lines("def f():\u00a0\n\n\n\n  return 1 ")
     'def f():\n\n  return 1'
     """
-    lines = [re.sub(r"(?<=\S)[^\S\n]+", " ", line).rstrip() for line in _visible(text).splitlines()]
+    lines = [re.sub(r"(?<=\S)[^\S\n]+", " ", line).rstrip() for line in _strip_invisible(text).splitlines()]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
 def words(text: str) -> list[str]:
-    """The words of a text for comparison: compatibility forms and case folded, punctuation left out.
+    """The words of a text for comparison: compatibility forms and case are folded, punctuation is left out.
 
     >>> words("What\u2019s  Ｈ２Ｏ, doctor?")
     ['what', 's', 'h2o', 'doctor']
     """
-    folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()  # the same, but fast
+    folded = (
+        text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    )  # the same result, faster
     return WORD.findall(folded)
 
 
 def comparison_key(question: str) -> tuple[str, ...]:
-    """What a question is compared by: its words, or the text itself where it has none.
+    """The key by which questions are compared: the words, or the text itself if it has none.
 
     >>> comparison_key("Is it flu?") == comparison_key("is it FLU"), comparison_key("???") == comparison_key("!")
     (True, False)

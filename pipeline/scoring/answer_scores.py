@@ -1,9 +1,9 @@
-"""How near one answer comes to its reference, and whether it repeats itself.
+"""Scores of one generated answer against its reference answer, and of how repetitive it is.
 
-Exact match and F1 are SQuAD v1.1's (Rajpurkar et al. 2016; its evaluate-v1.1.py): lower case, without punctuation and
-articles. BLEU and chrF are sacrebleu's, from 0 to 100; of one answer, BLEU stops at the longest n-gram that it has
-(effective order), as sacrebleu advises. ROUGE is rouge-score's F-measure with stemming. All but BLEU and chrF are
-fractions from 0 to 1. What holds for all answers together is in measures.py.
+Exact match and F1 are those of SQuAD v1.1 (Rajpurkar et al. 2016, evaluate-v1.1.py): lower case, without punctuation and
+articles. BLEU and chrF are sacrebleu's, from 0 to 100; BLEU of a single answer uses effective order, as sacrebleu
+recommends: it stops at the longest n-gram that the answer has. ROUGE is rouge-score's F-measure with stemming. All but
+BLEU and chrF are fractions from 0 to 1. Metrics of all answers together are in metrics.py.
 """
 
 import re
@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 ROUGE_SIGNATURE = f"fmeasure|stemmer:yes|tokenizer:default|version:{version('rouge-score')}"
@@ -22,13 +23,13 @@ _bleu, _chrf = BLEU(effective_order=True), CHRF()
 
 
 def normalize_answer(answer: str) -> str:
-    """SQuAD's normal form: lower case, no ASCII punctuation, no English articles, single spaces.
+    """SQuAD's normalization: lower case, no ASCII punctuation, no English articles, single spaces.
 
     >>> normalize_answer("The  flu, an infection!")
     'flu infection'
     """
-    bare = "".join(char for char in answer.lower() if char not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+    unpunctuated = "".join(char for char in answer.lower() if char not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", unpunctuated).split())
 
 
 def exact_match(prediction: str, reference: str) -> float:
@@ -36,7 +37,7 @@ def exact_match(prediction: str, reference: str) -> float:
 
 
 def f1(prediction: str, reference: str) -> float:
-    """The harmonic mean of token precision and recall; 0 where they share none, so for two empty answers too."""
+    """The harmonic mean of token precision and recall; 0 if no token is shared, also for two empty texts."""
     predicted, expected = normalize_answer(prediction).split(), normalize_answer(reference).split()
     shared = (Counter(predicted) & Counter(expected)).total()
     if shared == 0:
@@ -46,19 +47,20 @@ def f1(prediction: str, reference: str) -> float:
 
 
 def distinct_n(answer: str, n: int) -> float:
-    """The share of an answer's n-grams of words that differ from all before (distinct-n, Li et al. 2016,
-    arXiv:1510.03055); 1 for an answer too short to have one, which repeats nothing.
+    """The number of distinct word n-grams of an answer divided by the number of all (distinct-n, Li et al. 2016,
+    arXiv:1510.03055); 1 for an answer without n-grams, which repeats nothing.
 
     >>> distinct_n("rest and rest and rest", 1), distinct_n("rest and rest and rest", 2), distinct_n("", 1)
     (0.4, 0.5, 1.0)
     """
     words = answer.split()
-    grams = list(zip(*(words[i:] for i in range(n)), strict=False))
-    return len(set(grams)) / len(grams) if grams else 1.0
+    ngrams = list(zip(*(words[i:] for i in range(n)), strict=False))
+    return len(set(ngrams)) / len(ngrams) if ngrams else 1.0
 
 
 def is_looping(tokens: Sequence[object]) -> bool:
-    """Whether an answer ends in a phrase of at least two tokens, three times over (Holtzman et al. 2020, arXiv:1904.09751).
+    """Whether an answer ends in a phrase of at least two tokens repeated three times (Holtzman et al. 2020,
+    arXiv:1904.09751).
 
     >>> is_looping("so drink some water and rest and rest and rest".split()), is_looping("very very well".split())
     (True, False)
@@ -70,7 +72,7 @@ def is_looping(tokens: Sequence[object]) -> bool:
 
 
 def score_answer(prediction: str, reference: str) -> dict[str, float]:
-    """The scores of one answer."""
+    """All scores of one answer, by metric name."""
     rouge = _rouge.score(reference, prediction)
     return {
         "exact_match": exact_match(prediction, reference),

@@ -1,8 +1,8 @@
-"""What is measured of a model's predictions, as sums over the examples.
+"""Metrics of a model's predictions, as functions of sums over the rows.
 
-Every measure is a function of sums of per-example statistics: a mean of (value, 1), the loss of (nats, tokens), BLEU
-and chrF of sacrebleu's counts. So what resampling.py needs, the measure of ten thousand other draws of the test rows, is
-one matrix product. A measure's statistics are (rows, k) in float64, and its value takes sums (…, k) to (…).
+Each metric is computed from sums of per-row statistics: a mean from (value, 1), the held-out loss from (nats, tokens), BLEU
+and chrF from sacrebleu's counts. So the metric of ten thousand resamples, which significance.py needs, is one matrix
+product. A metric's statistics are a float64 array (rows, k), and its value maps sums (…, k) to (…).
 """
 
 from collections.abc import Callable
@@ -10,55 +10,60 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from sacrebleu.metrics import BLEU, CHRF
+from numpy.typing import NDArray
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
 
 from pipeline.errors import DataError
 from pipeline.scoring.answer_scores import ROUGE_SIGNATURE
 
-# Raised whenever the same answers would get other figures: then predictions and metrics of before compare with no later.
+# Raise it with every change that gives the same answers other values: compare rejects metrics of another version.
 VERSION = 2
 
-_bleu, _chrf = BLEU(force=True), CHRF()  # force: no warning about answers that end in " ."
-ORDERS = 4  # of BLEU's n-grams
-LARGEST = 709.0  # exp of more overflows
-FINISHED = {"stop": 1.0, "length": 0.0}
+Array = NDArray[np.float64]
 Prediction = dict[str, Any]
-Array = np.ndarray
+"""one line of data/predictions/*.jsonl, described in pipeline/evaluate/stage.py"""
+MetricKind = Literal["tested", "derived", "descriptive"]
+"""tested: rates the answers; its p-value is corrected for all tested metrics together. derived: a tested metric on another
+scale. descriptive: describes the answers without rating them"""
+
+_bleu, _chrf = BLEU(force=True), CHRF()  # force: no warning about answers that end in " ."
+MAX_NGRAM_ORDER = 4  # of BLEU
+MAX_EXPONENT = 709.0  # exp of a larger one overflows
+FINISHED = {"stop": 1.0, "length": 0.0}  # by finish_reason
 
 
 @dataclass(frozen=True)
 class Metric:
     name: str
     statistics: Callable[[list[Prediction]], Array]
-    """(rows, k); DataError where a row lacks what is measured"""
+    """the rows' statistics, (rows, k); raises DataError if a row lacks a field or holds an invalid value"""
     value: Callable[[Array], Array]
     """sums (…, k) → (…)"""
     higher_is_better: bool | None
-    """None: neither"""
-    kind: Literal["tested", "derived", "descriptive"]
-    """tested: it says how good the answers are, and is of the family that p-values are corrected for. derived: it says
-    what a tested one says, on another scale. descriptive: it says what the answers are like"""
+    """None: neither direction is better"""
+    kind: MetricKind
     title: str
     meaning: str
     fields: tuple[str, ...]
-    """what a prediction must have for it"""
-    single: Callable[[Array], Array] | None = None
-    """in the place of value, for one example: BLEU's effective order"""
+    """the fields of a prediction that the metric needs"""
+    row_value: Callable[[Array], Array] | None = None
+    """replaces value for single rows: BLEU with effective order"""
 
-    def each(self, statistics: Array) -> Array:
-        """The value of every example by itself: (rows, k) → (rows,)."""
-        return (self.single or self.value)(statistics)
+    def row_values(self, statistics: Array) -> Array:
+        """The metric of each row alone: (rows, k) → (rows,)."""
+        return (self.row_value or self.value)(statistics)
 
 
 def numeric_column(rows: list[Prediction], name: str) -> Array:
-    """One number a row, (rows,); DataError if a row has none, or none that is finite."""
+    """The numbers in one field of the rows: (rows,). Raises DataError if one is missing or not finite."""
     values = np.array([_number(row.get(name)) for row in rows])
     if not np.isfinite(values).all():
         row = rows[int(np.argmin(np.isfinite(values)))]
-        found = repr(row[name]) if name in row else "missing"
+        invalid = repr(row[name]) if name in row else "missing"
         raise DataError(
-            f"the prediction of test row {row.get('id')}: {name} is {found}; expected a number. "
-            "Evaluate the model anew: dvc repro -f evaluate"
+            f"the prediction of test row {row.get('id')}: {name} is {invalid}; expected a number. "
+            "Evaluate the model again: dvc repro -f evaluate"
         )
     return values
 
@@ -68,145 +73,155 @@ def _number(value: Any) -> float:
 
 
 def _texts(rows: list[Prediction]) -> tuple[list[str], list[str]]:
-    """(predictions, references)"""
+    """(answers, reference answers)"""
     for row in rows:
-        lacking = [name for name in ("prediction", "reference") if not isinstance(row.get(name), str)]
-        if lacking:
+        missing = [name for name in TEXTS if not isinstance(row.get(name), str)]
+        if missing:
             raise DataError(
-                f"the prediction of test row {row.get('id')} has no {' and no '.join(lacking)}. "
-                "Evaluate the model anew: dvc repro -f evaluate"
+                f"the prediction of test row {row.get('id')} has no {' and no '.join(missing)}. "
+                "Evaluate the model again: dvc repro -f evaluate"
             )
     return [row["prediction"] for row in rows], [row["reference"] for row in rows]
 
 
 def _bleu_statistics(rows: list[Prediction]) -> Array:
-    """(rows, 10): answer's length, reference's length, n-grams right of 1 to 4 words, n-grams of 1 to 4 words"""
-    predictions, references = _texts(rows)
-    return np.array(_bleu._extract_corpus_statistics(predictions, [references]), dtype=np.float64)
+    """(rows, 10): answer length, reference length, matching n-grams of 1 to 4 words, the answer's n-grams of 1 to 4 words"""
+    answers, references = _texts(rows)
+    return np.array(_bleu._extract_corpus_statistics(answers, [references]), dtype=np.float64)
 
 
 def _bleu_value(sums: Array, effective_order: bool = False) -> Array:
-    """BLEU.compute_bleu with exp smoothing, over any number of axes."""
-    length, expected = sums[..., 0], sums[..., 1]
-    right, grams = sums[..., 2 : 2 + ORDERS], sums[..., 2 + ORDERS :]
-    there = grams > 0
-    halvings = np.cumsum(there & (right == 0), axis=-1)
+    """sacrebleu's BLEU.compute_bleu with exp smoothing, vectorized over the leading axes."""
+    length, reference_length = sums[..., 0], sums[..., 1]
+    matches, totals = sums[..., 2 : 2 + MAX_NGRAM_ORDER], sums[..., 2 + MAX_NGRAM_ORDER :]
+    has_ngrams = totals > 0
+    halvings = np.cumsum(has_ngrams & (matches == 0), axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        precisions = 100 * np.where(right > 0, right, 0.5**halvings) / np.where(there, grams, 1)
-        brevity = np.where(length < expected, np.exp(1 - expected / length), 1.0)
-        logs = np.where(there, np.log(precisions), 0.0 if effective_order else -np.inf)
-        mean = logs.sum(axis=-1) / (np.maximum(there.sum(axis=-1), 1) if effective_order else ORDERS)
-    return np.where((right > 0).any(axis=-1), brevity * np.exp(mean), 0.0)
+        precisions = 100 * np.where(matches > 0, matches, 0.5**halvings) / np.where(has_ngrams, totals, 1)
+        brevity_penalty = np.where(length < reference_length, np.exp(1 - reference_length / length), 1.0)
+        logs = np.where(has_ngrams, np.log(precisions), 0.0 if effective_order else -np.inf)
+        mean = logs.sum(axis=-1) / (np.maximum(has_ngrams.sum(axis=-1), 1) if effective_order else MAX_NGRAM_ORDER)
+    return np.where((matches > 0).any(axis=-1), brevity_penalty * np.exp(mean), 0.0)
 
 
 def _chrf_statistics(rows: list[Prediction]) -> Array:
-    """(rows, 18): for 1 to 6 characters the answer's n-grams, the reference's, and those that match"""
-    predictions, references = _texts(rows)
-    return np.array(_chrf._extract_corpus_statistics(predictions, [references]), dtype=np.float64)
+    """(rows, 18): for each order from 1 to 6 characters, the answer's n-grams, the reference's, and the matching ones"""
+    answers, references = _texts(rows)
+    return np.array(_chrf._extract_corpus_statistics(answers, [references]), dtype=np.float64)
 
 
 def _chrf_value(sums: Array) -> Array:
-    """CHRF's F-score (beta 2, effective order), over any number of axes."""
-    answer, reference, right = (sums[..., i::3] for i in range(3))
-    there = (answer > 0) & (reference > 0)
-    orders = np.maximum(there.sum(axis=-1), 1)
-    precision = (right / np.where(there, answer, 1) * there).sum(axis=-1) / orders
-    recall = (right / np.where(there, reference, 1) * there).sum(axis=-1) / orders
-    below = _chrf.beta**2 * precision + recall
-    return 100 * (1 + _chrf.beta**2) * precision * recall / np.where(below > 0, below, 1)
+    """sacrebleu's CHRF._compute_f_score (beta 2, effective order), vectorized over the leading axes."""
+    answer, reference, matches = (sums[..., i::3] for i in range(3))
+    has_ngrams = (answer > 0) & (reference > 0)
+    orders = np.maximum(has_ngrams.sum(axis=-1), 1)
+    precision = (matches / np.where(has_ngrams, answer, 1) * has_ngrams).sum(axis=-1) / orders
+    recall = (matches / np.where(has_ngrams, reference, 1) * has_ngrams).sum(axis=-1) / orders
+    denominator = _chrf.beta**2 * precision + recall
+    f_score: Array = 100 * (1 + _chrf.beta**2) * precision * recall / np.where(denominator > 0, denominator, 1)
+    return f_score
 
 
 def ratio(sums: Array) -> Array:
-    return sums[..., 0] / sums[..., 1]
+    quotients: Array = sums[..., 0] / sums[..., 1]
+    return quotients
 
 
 def exp_ratio(sums: Array) -> Array:
-    return np.exp(np.minimum(ratio(sums), LARGEST))
+    exponentials: Array = np.exp(np.minimum(ratio(sums), MAX_EXPONENT))
+    return exponentials
 
 
-def _mean_of(name: str) -> Callable[[list[Prediction]], Array]:
+def _mean_statistics(name: str) -> Callable[[list[Prediction]], Array]:
     return lambda rows: np.stack([numeric_column(rows, name), np.ones(len(rows))], axis=1)
 
 
-def _finished(rows: list[Prediction]) -> Array:
-    told = [{**row, "finished": FINISHED.get(row.get("finish_reason"))} for row in rows]
-    return _mean_of("finished")(told)
+def _finished_statistics(rows: list[Prediction]) -> Array:
+    finished = [{**row, "finished": FINISHED.get(str(row.get("finish_reason")))} for row in rows]
+    return _mean_statistics("finished")(finished)
 
 
-def _nats_over(unit: str) -> Callable[[list[Prediction]], Array]:
+def _loss_statistics(unit: str) -> Callable[[list[Prediction]], Array]:
+    """unit: the field to divide the summed nats by, tokens or bytes"""
     return lambda rows: np.stack(
         [numeric_column(rows, "loss") * numeric_column(rows, "tokens"), numeric_column(rows, unit)], axis=1
     )
 
 
-def _mean(name: str, title: str, meaning: str, kind: str = "tested", higher_is_better: bool | None = True) -> Metric:
-    return Metric(name, _mean_of(name), ratio, higher_is_better, kind, title, meaning, (name,))  # type: ignore[arg-type]
+def _mean(
+    name: str, title: str, meaning: str, kind: MetricKind = "tested", higher_is_better: bool | None = True
+) -> Metric:
+    return Metric(name, _mean_statistics(name), ratio, higher_is_better, kind, title, meaning, (name,))
 
 
-def _likelihood(name: str, unit: str, value: Callable[[Array], Array], kind: str, title: str, meaning: str) -> Metric:
-    fields = ("loss", "tokens", unit)
-    return Metric(name, _nats_over(unit), value, False, kind, title, meaning, fields)  # type: ignore[arg-type]
+def _loss(name: str, unit: str, value: Callable[[Array], Array], kind: MetricKind, title: str, meaning: str) -> Metric:
+    return Metric(name, _loss_statistics(unit), value, False, kind, title, meaning, ("loss", "tokens", unit))
 
 
 TEXTS = ("prediction", "reference")
 ALL_METRICS: dict[str, Metric] = {
-    measure.name: measure
-    for measure in (
-        _mean("exact_match", "Exact match", "share of answers equal to the reference, as SQuAD v1.1 compares"),
-        _mean("f1", "Token F1", "words shared with the reference, SQuAD v1.1"),
+    metric.name: metric
+    for metric in (
+        _mean(
+            "exact_match", "Exact match", "share of answers equal to the reference answer, normalized as in SQuAD v1.1"
+        ),
+        _mean("f1", "Token F1", "words shared with the reference answer, as in SQuAD v1.1"),
         Metric(
-            *("bleu", _bleu_statistics, _bleu_value, True, "tested"),
-            *("BLEU", "n-grams of words shared over the whole test set, 0 to 100", TEXTS),
-            lambda sums: _bleu_value(sums, effective_order=True),
+            *("bleu", _bleu_statistics, _bleu_value, True, "tested", "BLEU"),
+            "word n-grams shared with the reference answers over the whole test set, 0 to 100",
+            TEXTS,
+            row_value=lambda statistics: _bleu_value(statistics, effective_order=True),
         ),
         Metric(
-            *("chrf", _chrf_statistics, _chrf_value, True, "tested"),
-            *("chrF", "n-grams of characters shared over the whole test set, 0 to 100", TEXTS),
+            *("chrf", _chrf_statistics, _chrf_value, True, "tested", "chrF"),
+            "character n-grams shared with the reference answers over the whole test set, 0 to 100",
+            TEXTS,
         ),
-        _mean("rouge1", "ROUGE-1", "words shared, stemmed, F-measure"),
-        _mean("rouge2", "ROUGE-2", "pairs of words shared, stemmed, F-measure"),
-        _mean("rougeL", "ROUGE-L", "longest common subsequence, stemmed, F-measure"),
-        _mean("rougeLsum", "ROUGE-Lsum", "the same line by line", "derived"),
-        _mean("semantic", "Semantic similarity", "cosine of the embeddings of answer and reference"),
-        _likelihood("loss", "tokens", ratio, "tested", "Held-out loss", "nats a token of the reference answers"),
-        _likelihood("perplexity", "tokens", exp_ratio, "derived", "Perplexity", "exp of the held-out loss"),
-        _likelihood(
-            *("loss_per_byte", "bytes", ratio, "derived"),
-            *("Loss per byte", "nats a byte of the reference answers; comparable whatever the tokenizer"),
+        _mean("rouge1", "ROUGE-1", "words shared with the reference answer, stemmed, F-measure"),
+        _mean("rouge2", "ROUGE-2", "word pairs shared with the reference answer, stemmed, F-measure"),
+        _mean("rougeL", "ROUGE-L", "longest common subsequence of words, stemmed, F-measure"),
+        _mean("rougeLsum", "ROUGE-Lsum", "ROUGE-L computed line by line", "derived"),
+        _mean("semantic", "Semantic similarity", "cosine similarity of the embeddings of answer and reference answer"),
+        _loss("loss", "tokens", ratio, "tested", "Held-out loss", "nats per token of the reference answers"),
+        _loss("perplexity", "tokens", exp_ratio, "derived", "Perplexity", "exp of the held-out loss"),
+        _loss(
+            *("loss_per_byte", "bytes", ratio, "derived", "Loss per byte"),
+            "nats per byte of the reference answers, comparable across tokenizers",
         ),
-        _likelihood(
-            *("perplexity_per_byte", "bytes", exp_ratio, "derived", "Perplexity per byte", "exp of the loss per byte")
-        ),
-        _mean("new_tokens", "Answer length", "tokens, mean", "descriptive", None),
+        _loss("perplexity_per_byte", "bytes", exp_ratio, "derived", "Perplexity per byte", "exp of the loss per byte"),
+        _mean("new_tokens", "Answer length", "mean number of tokens", "descriptive", None),
         Metric(
-            *("finished", _finished, ratio, True, "descriptive"),
-            *("Finished", "share of answers that the model itself ended", ("finish_reason",)),
+            *("finished", _finished_statistics, ratio, True, "descriptive", "Finished"),
+            "share of answers that end with the end-of-text token",
+            ("finish_reason",),
         ),
-        _mean("distinct_1", "Distinct words", "share of an answer's words that are new in it", "descriptive", None),
-        _mean("distinct_2", "Distinct pairs", "share of its pairs of words that are new in it", "descriptive", None),
-        _mean("looping", "Looping", "share of answers that end in a phrase three times over", "descriptive", False),
+        _mean("distinct_1", "Distinct words", "distinct words as a share of an answer's words", "descriptive", None),
+        _mean(
+            "distinct_2", "Distinct word pairs", "distinct word pairs as a share of an answer's", "descriptive", None
+        ),
+        _mean("looping", "Looping", "share of answers that end in a phrase repeated three times", "descriptive", False),
     )
 }
 
 
 def metrics_of(rows: list[Prediction]) -> dict[str, Metric]:
-    """Those of MEASURES that these predictions have; of plain text, which is not asked, the loss alone.
+    """The metrics that can be computed from these predictions, by name. Plain text has no answers, only the losses.
 
-    DataError if there are no rows.
+    Raises DataError if there are no rows.
     """
     if not rows:
         raise DataError(
             "there are no predictions; evaluate at least one test row: evaluate.limit, format.test_fraction"
         )
-    there = {name for row in rows for name in row}
-    return {name: measure for name, measure in ALL_METRICS.items() if there.issuperset(measure.fields)}
+    fields = {name for row in rows for name in row}
+    return {name: metric for name, metric in ALL_METRICS.items() if fields.issuperset(metric.fields)}
 
 
 def summarize_predictions(rows: list[Prediction]) -> dict[str, Any]:
-    """Each measure of the predictions, with what they were computed by."""
-    measures = metrics_of(rows)
-    values = {name: float(measure.value(measure.statistics(rows).sum(axis=0))) for name, measure in measures.items()}
-    if "bleu" not in measures:
+    """The metrics of all predictions together, with the version of this module and the signatures of the libraries."""
+    metrics = metrics_of(rows)
+    values = {name: float(metric.value(metric.statistics(rows).sum(axis=0))) for name, metric in metrics.items()}
+    if "bleu" not in metrics:
         return {"version": VERSION, **values}
     signature = {"bleu": str(_bleu.get_signature()), "chrf": str(_chrf.get_signature()), "rouge": ROUGE_SIGNATURE}
     return {"version": VERSION, **values, "signature": signature}

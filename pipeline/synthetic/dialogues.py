@@ -1,11 +1,11 @@
-"""Dialogues generated from a knowledge file, in the shape and with the faults of ruslanmv/ai-medical-chatbot.
+"""Generates dialogues from a knowledge file, with the columns and the defects of ruslanmv/ai-medical-chatbot.
 
-A raw record (the no-break space is the data's, not a slip):
+A raw record (the no-break space is intended, as in the real data):
 
     {"Description": "Q. What causes acne?", "Patient": "Hello doctor,\\u00a0What causes acne? …", "Doctor": "Acne is …"}
 
-Each fact is asked once before any is asked again in other words, so that a held-out question asks about a fact that
-no training row tells, as long as there are no more rows than facts.
+Every fact is asked once before any is asked again in another wording. So as long as there are no more rows than facts, a
+held-out question asks for a fact that no training row contains.
 """
 
 import random
@@ -25,7 +25,7 @@ class Wording(NamedTuple):
     answer: str
 
 
-# What an answer looks like follows from how the question is put, as far as a model can tell.
+# The wording of the question determines that of the answer, so that a model can learn which one is expected.
 WORDINGS: dict[str, tuple[Wording, ...]] = {
     "definition": (
         Wording("What is {name}?", "It is {phrase}."),
@@ -89,7 +89,7 @@ NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 
 
 def read_knowledge(path: Path) -> Knowledge:
-    """The knowledge file: condition → {definition, symptoms, …: phrase}; DataError names the entry that is not so."""
+    """Read the knowledge file: condition → {definition, symptoms, …: phrase}. Raises DataError that names the invalid entry."""
     try:
         knowledge = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -106,58 +106,60 @@ def read_knowledge(path: Path) -> Knowledge:
 
 
 def generate_dialogues(knowledge: Knowledge, rows: int, seed: int) -> list[dict[str, str]]:
-    """`rows` dialogues, of which a third are exact duplicates, 4% boilerplate alone and 2% have an empty cell."""
-    chance = random.Random(seed)
+    """Generate `rows` dialogues: a third are exact duplicates, 4% have a boilerplate answer, 2% an empty cell."""
+    rng = random.Random(seed)
     boilerplate, empty, duplicates = rows // 25, rows // 50, rows // 3
-    asked = asked_facts(knowledge, chance)
-    whole = [_dialogue(*next(asked), chance) for _ in range(rows - boilerplate - empty - duplicates)]
-    faulty = [_boilerplate(*next(asked), chance) for _ in range(boilerplate)]
-    faulty += [_with_empty_cell(*next(asked), chance) for _ in range(empty)]
-    dialogues = whole + faulty + [chance.choice(whole) for _ in range(duplicates)]
-    chance.shuffle(dialogues)
+    pairs = question_answer_pairs(knowledge, rng)
+    complete = [_dialogue(*next(pairs), rng) for _ in range(rows - boilerplate - empty - duplicates)]
+    defective = [_boilerplate(*next(pairs), rng) for _ in range(boilerplate)]
+    defective += [_with_empty_cell(*next(pairs), rng) for _ in range(empty)]
+    dialogues = complete + defective + [rng.choice(complete) for _ in range(duplicates)]
+    rng.shuffle(dialogues)
     return dialogues
 
 
-def asked_facts(knowledge: Knowledge, chance: random.Random) -> Iterator[Wording]:
-    """Questions with their answers, without end: every fact once, then once more in other words, and so on."""
+def question_answer_pairs(knowledge: Knowledge, rng: random.Random) -> Iterator[Wording]:
+    """Yield questions with their answers, without end. Each round asks for every fact once, in another wording."""
     facts = [(name, fact) for name in knowledge for fact in WORDINGS]
-    first = {each: chance.randrange(len(WORDINGS[each[1]])) for each in facts}
-    told = 0
+    first = {(name, fact): rng.randrange(len(WORDINGS[fact])) for name, fact in facts}
+    rounds = 0
     while True:
-        chance.shuffle(facts)
+        rng.shuffle(facts)
         for name, fact in facts:
-            wording = WORDINGS[fact][(first[name, fact] + told) % len(WORDINGS[fact])]
-            words = {"name": name, "phrase": knowledge[name][fact]}
-            # All wordings told: a number sets the further questions apart.
-            age = f" I am {chance.randrange(18, 80)}." if told >= len(WORDINGS[fact]) else ""
-            yield Wording(wording.question.format(**words) + age, wording.answer.format(**words))
-        told += 1
+            wording = WORDINGS[fact][(first[name, fact] + rounds) % len(WORDINGS[fact])]
+            slots = {"name": name, "phrase": knowledge[name][fact]}
+            # Once all wordings are used, an age makes further questions distinct.
+            age = f" I am {rng.randrange(18, 80)}." if rounds >= len(WORDINGS[fact]) else ""
+            yield Wording(wording.question.format(**slots) + age, wording.answer.format(**slots))
+        rounds += 1
 
 
-def _dialogue(question: str, answer: str, chance: random.Random) -> dict[str, str]:
-    greeting = chance.choice(("Hello doctor,", "Hi doctor,", "Hello,", "Dear doctor,"))
-    ending = chance.choice(("Please help.", "Kindly advise.", "I am worried.", "Thank you."))
-    patient = f"{greeting}{chance.choice(' ' + NO_BREAK_SPACE)}{question} {ending}"
-    return {"Description": f"Q. {question}", "Patient": patient, "Doctor": insert_irregular_space(answer, chance)}
+def _dialogue(question: str, answer: str, rng: random.Random) -> dict[str, str]:
+    greeting = rng.choice(("Hello doctor,", "Hi doctor,", "Hello,", "Dear doctor,"))
+    ending = rng.choice(("Please help.", "Kindly advise.", "I am worried.", "Thank you."))
+    patient = f"{greeting}{rng.choice(' ' + NO_BREAK_SPACE)}{question} {ending}"
+    return {"Description": f"Q. {question}", "Patient": patient, "Doctor": insert_irregular_space(answer, rng)}
 
 
-def insert_irregular_space(text: str, chance: random.Random) -> str:
-    """One space in some texts is a double, a no-break space or a line break, as in the real rows."""
-    if not text or chance.random() < 0.6:
+def insert_irregular_space(text: str, rng: random.Random) -> str:
+    """The text, in 40% of cases with one space replaced by a double space, no-break space, line break or tab, as in real rows."""
+    if not text or rng.random() < 0.6:
         return text
     words = text.split(" ")
-    at = chance.randrange(1, len(words))
-    return " ".join(words[:at]) + chance.choice(("  ", NO_BREAK_SPACE, " \n", "\t")) + " ".join(words[at:])
+    index = rng.randrange(1, len(words))
+    return " ".join(words[:index]) + rng.choice(("  ", NO_BREAK_SPACE, " \n", "\t")) + " ".join(words[index:])
 
 
-def _boilerplate(question: str, _: str, chance: random.Random) -> dict[str, str]:
-    hello = chance.choice(("Hi.", "Hello.", "Hi. I have gone through your query with diligence."))
-    wish = chance.choice(("more information", "further information", "further doubts"))
-    specialist = chance.choice(SPECIALISTS)
+def _boilerplate(question: str, _: str, rng: random.Random) -> dict[str, str]:
+    greeting = rng.choice(("Hi.", "Hello.", "Hi. I have gone through your query with diligence."))
+    offer = rng.choice(("more information", "further information", "further doubts"))
+    specialist = rng.choice(SPECIALISTS)
     article = "an" if specialist[0] in "aeiou" else "a"
-    return _dialogue(question, "", chance) | {"Doctor": f"{hello} For {wish} consult {article} {specialist} online -->"}
+    return _dialogue(question, "", rng) | {
+        "Doctor": f"{greeting} For {offer} consult {article} {specialist} online -->"
+    }
 
 
-def _with_empty_cell(question: str, answer: str, chance: random.Random) -> dict[str, str]:
-    column = chance.choice(("Description", "Doctor"))
-    return _dialogue(question, answer, chance) | {column: chance.choice(("", " ", NO_BREAK_SPACE))}
+def _with_empty_cell(question: str, answer: str, rng: random.Random) -> dict[str, str]:
+    column = rng.choice(("Description", "Doctor"))
+    return _dialogue(question, answer, rng) | {column: rng.choice(("", " ", NO_BREAK_SPACE))}

@@ -1,48 +1,48 @@
-"""What the letters of pipeline/synthetic/letters.py are made of: {slots} with their options, and sentences with their variants.
+"""The material of the letters in pipeline/synthetic/letters.py: {slots} with their options, and sentences with their variants.
 
-The facts of the condition ({definition}, {symptoms}, …) and its {name} are slots too. Variants of a sentence, divided
-by " | ", say the same: a letter has one of them at most.
+The facts of the condition ({definition}, {symptoms}, …) and its {name} are slots too. Variants of a sentence, separated by
+" | ", have the same meaning: a letter has at most one of them.
 """
 
 from collections.abc import Sequence
 
 
-def _listed(text: str) -> tuple[str, ...]:
+def _split_list(text: str) -> tuple[str, ...]:
     return tuple(" ".join(text.split()).split(", "))
 
 
-TIMES = _listed("""
+TIMES = _split_list("""
     once a day, twice a day, three times a day, every second day, before meals, after meals, at bedtime
 """)
-# Brand names that are nobody's: 40 × 40 of them, as rare each as those in real letters.
+# Invented brand names, 40 × 40 of them, so that each is as rare as those in real letters.
 MEDICINES = tuple(
     start + end
-    for start in _listed("""
+    for start in _split_list("""
         Abro, Acti, Alve, Ampi, Bexa, Beta, Calo, Cefo, Clari, Dexo, Dilo, Dura, Eno, Epla, Febu, Flexi, Gaba, Glyco,
         Hista, Ibra, Keto, Lano, Levo, Mero, Metro, Nebi, Nova, Olme, Oxa, Panto, Pira, Quino, Rani, Rosu, Serta, Tami,
         Tora, Vala, Xelo, Zola
     """)
-    for end in _listed("""
+    for end in _split_list("""
         bax, can, cef, cid, cor, dex, dine, dol, fen, fer, gard, gesic, lan, lax, lex, lin, lium, lol, max, med, mide,
         min, mox, nac, nex, nil, pril, quin, ran, rex, ril, sone, statin, tab, tan, tidine, vir, xin, zine, zole
     """)
 )
-TESTS = _listed("""
+TESTS = _split_list("""
     complete blood count, ultrasound of the abdomen, chest x-ray, liver function test, kidney function test, thyroid
     profile, fasting lipid profile, urine routine, urine culture, ECG, echocardiogram, MRI, CT scan, stool
     examination, fasting blood sugar, HbA1c, vitamin D level, vitamin B12 level, skin biopsy, allergy panel, ESR and
     CRP, sleep study, endoscopy, nerve conduction study, bone density scan
 """)
-EVENTS = _listed("""
+EVENTS = _split_list("""
     a long flight, moving house, my last pregnancy, a bad cold, a fall on the stairs, changing my job, a week of
     fever, starting at the gym, a dental treatment, an operation, a holiday by the sea, a car accident, giving up
     smoking, the death of a friend, night shifts, a change of diet, a course of antibiotics, a stomach infection, a
     vaccination, a very hot summer, examination stress, a sprained ankle, a trip abroad, the birth of our child
 """)
-RELATIVES = _listed("""
+RELATIVES = _split_list("""
     mother, father, son, daughter, wife, husband, sister, brother, uncle, grandmother
 """)
-SPECIALISTS = _listed("""
+SPECIALISTS = _split_list("""
     neurologist, dermatologist, sexologist, general surgeon, general practitioner, dentist, cardiologist,
     pediatrician, psychiatrist, diabetologist, gastroenterologist, nephrologist, pulmonologist, radiologist,
     rheumatologist, hematologist
@@ -80,18 +80,18 @@ SLOTS: dict[str, Sequence[int | float | str]] = {
     "grade": range(2, 10),
     "minutes": range(10, 65, 5),
     "litres": (1.5, 2, 2.5, 3, 3.5),
-    "time": _listed("in the morning, at night, after lunch, in the evening, when I wake up, at work, on weekends"),
+    "time": _split_list("in the morning, at night, after lunch, in the evening, when I wake up, at work, on weekends"),
     "place": ("Delhi", "Leeds", "Chennai", "Toronto", "Perth", "Lagos", "Austin", "Dubai", "Cork", "Nairobi", "Pune"),
     "work": ("a teacher", "a driver", "a student", "a nurse", "a farmer", "a cook", "a clerk", "retired", "a welder"),
 }
 
-LABS = _listed("""
+LABS = _split_list("""
     ferritin, TSH, T3, T4, ALT, AST, LDL, HDL, CRP, ESR, sodium, potassium, calcium, phosphate, creatinine, urea, uric acid,
     albumin, bilirubin, lipase, amylase, cortisol, prolactin, insulin, folate, zinc, magnesium, vitamin D, vitamin B12,
     platelets, leukocytes, lymphocytes, eosinophils, triglycerides, lactate, copper, ammonia, renin, LH, FSH, estradiol,
     testosterone, PSA, D-dimer, troponin, fibrinogen, transferrin, homocysteine
 """)
-FOODS = _listed("""
+FOODS = _split_list("""
     apples, bananas, beans, beef, beetroot, berries, bread, broccoli, butter, cabbage, carrots, cashews, celery, cheese,
     chicken, chickpeas, chili, chocolate, coconut, coffee, corn, cream, cucumber, curd, dates, eggs, figs, fish, garlic,
     ginger, grapes, honey, ice cream, jam, kale, lamb, lemons, lentils, lettuce, mango, melon, milk, mint, mushrooms,
@@ -99,12 +99,12 @@ FOODS = _listed("""
     plums, porridge, potatoes, pumpkin, radish, raisins, rice, salmon, sausages, sesame, shrimps, soda, soup, soy, spinach,
     sprouts, sweets, tea, tofu, tomatoes, tuna, turkey, turmeric, vinegar, walnuts, wheat, yams, yeast, yogurt, zucchini
 """)
-BODY = _listed("""
+BODY = _split_list("""
     abdomen, ankle, arm, armpit, back, belly, breast, calf, cheek, chest, chin, ear, elbow, eye, finger, flank, foot,
     forearm, forehead, groin, hand, heel, hip, jaw, knee, leg, lip, loin, neck, nose, palm, rib, scalp, shin, shoulder,
     sole, temple, thigh, throat, thumb, toe, tongue, wrist
 """)
-# Slots that hold two to seven of what is listed, each with such an amount: no two rows list the same, which sets them apart.
+# Slots of two to seven items, each with an amount. No two rows enumerate the same, which makes them distinct.
 LISTS: dict[str, tuple[Sequence[str], str]] = {
     "foods": (FOODS, ""),
     "snacks": (FOODS, ""),
@@ -119,7 +119,7 @@ LISTS: dict[str, tuple[Sequence[str], str]] = {
     "brands": (MEDICINES, " %d mg"),
 }
 
-# How a case is put in a line, and what is asked about it: Description has them, and the patient repeats them.
+# A case in one line, and a question about it: the Description, which the patient repeats.
 LEADS = """
 I have {name}.
 {name} at {age}.

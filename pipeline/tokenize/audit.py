@@ -1,7 +1,7 @@
-"""What training would see, measured before any is done: counts for metrics/tokenize.json, and the gates that stop the run.
+"""The audit: counts what training would see, for metrics/tokenize.json and for the gates that stop the run.
 
-A gate `tokenize.gates.max_X` is a limit to the share of what `Audit.findings` counts as X. Nothing here loops over
-tokens, and of a row no more is kept than its length and a hash, so that a quarter of a million rows cost seconds.
+A gate `tokenize.gates.max_X` limits the share of finding X. Nothing here loops over tokens, and the audit keeps only the
+length and a hash of each row, so that a quarter of a million rows take seconds.
 """
 
 import hashlib
@@ -17,19 +17,23 @@ from pipeline.config.params import Gates, Tokenize
 from pipeline.errors import DataError
 from pipeline.modeling.encoding import IGNORE_INDEX
 from pipeline.tokenize.blocks import Block
+from pipeline.train.sample_order import even_batches, sample_order
 
-PARCEL = 50  # batches that the Trainer sorts by length among themselves (LengthGroupedSampler)
-Lengths = NDArray[np.int64]
+Lengths = NDArray[np.int64]  # (rows,), tokens
 
-# X → (what is counted, what is wrong with it, what to do)
-FAULTS = {
-    "unlabelled": ("rows", "have no label in the loss, so that nothing is learned from them", "Leave them out"),
+# finding → (unit, problem, remedy), the parts of its error message
+MESSAGES = {
+    "unlabelled": ("rows", "have no labeled tokens, so that nothing is learned from them", "Leave them out"),
     "unended": (
         "rows",
-        "have no end of text in the loss, as their answer is cut: from such rows a model learns not to stop",
+        "have no end of text in the loss because their answer is truncated: from such rows a model learns not to stop",
         "Raise tokenize.max_length, leave out the rows with the longest answers (clean.answer.max_tokens)",
     ),
-    "truncated": ("rows", "are longer than tokenize.max_length and were cut", "Raise it, leave out the longest rows"),
+    "truncated": (
+        "rows",
+        "are longer than tokenize.max_length and were truncated",
+        "Raise it, leave out the longest rows",
+    ),
     "answer_tokens_lost": (
         "answer tokens",
         "were cut off rows that are longer than tokenize.max_length",
@@ -41,89 +45,101 @@ FAULTS = {
         "have a prompt that tokenizes differently alone than with its answer",
         "Have the template end the prompt, or begin the completion, with a line break",
     ),
-    "padding": ("places in batches", "are padding", "Set train.group_by_length=true, lower train.batch_size"),
+    "padding": (
+        "token positions in batches",
+        "are padding",
+        "Set train.group_by_length=true or train.packing=true, lower train.batch_size",
+    ),
 }
 
 
 class Finding(NamedTuple):
-    count: int
-    of: int
-    first: Any = None  # the id of the first row that it is true of; None where it is of no row
+    """How many of `total` rows, tokens or token positions have a problem."""
+
+    matches: int
+    total: int
+    first_id: Any = None  # the id of the first row with the problem; None if there is none or no single row has it
 
     @property
     def share(self) -> float:
-        return self.count / self.of if self.of else 0.0
+        return self.matches / self.total if self.total else 0.0
 
-    def more(self, count: int, of: int, first: Any = None) -> "Finding":
-        return Finding(self.count + count, self.of + of, first if self.first is None else self.first)
+    def updated(self, matches: int, total: int, first_id: Any = None) -> "Finding":
+        """The finding with the counts of further rows added."""
+        return Finding(self.matches + matches, self.total + total, first_id if self.first_id is None else self.first_id)
 
 
 class Audit:
-    """Counts over the blocks of one split. `seen` holds the hashes of earlier rows: give train's to validation's."""
+    """Counts over the blocks of one split.
 
-    def __init__(self, eos: int, seen: set[bytes]) -> None:
-        self.eos, self.seen = eos, seen
-        self.learned = 0  # tokens in the loss
-        self.cut = np.zeros(2, np.int64)  # tokens cut off prompts and off completions
-        self.found = {name: Finding(0, 0) for name in FAULTS if name != "padding"}
-        self._lengths: list[NDArray[np.int32]] = []
+    seen_hashes: the hashes of earlier rows, which the audit extends. Validation gets the set that train has filled.
+    """
+
+    def __init__(self, eos_id: int, seen_hashes: set[bytes]) -> None:
+        self.eos_id, self.seen_hashes = eos_id, seen_hashes
+        self.labeled_tokens = 0
+        self.dropped_tokens = np.zeros(2, np.int64)  # from prompts and from completions
+        self.findings = {name: Finding(0, 0) for name in MESSAGES if name != "padding"}
+        self._block_lengths: list[NDArray[np.int32]] = []
 
     @property
     def rows(self) -> int:
-        return self.found["unended"].of
+        return self.findings["unended"].total
 
     @property
     def lengths(self) -> Lengths:
-        """(rows,), tokens a row."""
-        return np.concatenate(self._lengths, dtype=np.int64)
+        return np.concatenate(self._block_lengths, dtype=np.int64)
 
-    def add(self, block: Block, checked: Sequence[tuple[Any, bool]] = ()) -> None:
-        """Count a block; `checked`: (a row's id, whether its prompt tokenizes differently alone) of those checked."""
-        starts, ends = block.bounds[:-1], block.bounds[1:]
-        learned = block.labels != IGNORE_INDEX
-        learned[starts] = False  # a model predicts the next token, so none predicts the first
-        counts = np.add.reduceat(learned, starts, dtype=np.int64)
-        self.learned += int(counts.sum())
-        self.cut += block.cut.sum(axis=0)
-        self._lengths.append(block.lengths)
-        self._count("unlabelled", block.ids, counts == 0)
-        self._count("unended", block.ids, ~(learned[ends - 1] & (block.labels[ends - 1] == self.eos)))
-        self._count("truncated", block.ids, block.cut.any(axis=1))
-        self._count("duplicates", block.ids, np.fromiter(map(self._is_seen, block.row_bytes()), bool, len(block.ids)))
-        self._count("prefix_mismatch", [each[0] for each in checked], np.array([each[1] for each in checked], bool))
-        shortened = block.cut[:, 1] > 0
-        first = block.ids[shortened.argmax()] if shortened.any() else None
-        self._add("answer_tokens_lost", int(block.cut[:, 1].sum()), int(block.answers.sum()), first)
+    def add(self, block: Block, prefix_checks: Sequence[tuple[Any, bool]] = ()) -> None:
+        """Count a block. prefix_checks: (row id, whether its prompt tokenizes differently alone) of the checked rows."""
+        starts, ends = block.offsets[:-1], block.offsets[1:]
+        is_labeled = block.labels != IGNORE_INDEX
+        is_labeled[starts] = False  # each token predicts the next, so none predicts the first
+        labeled_per_row = np.add.reduceat(is_labeled, starts, dtype=np.int64)
+        self.labeled_tokens += int(labeled_per_row.sum())
+        self.dropped_tokens += block.dropped_tokens.sum(axis=0)
+        self._block_lengths.append(block.lengths)
+        is_seen = np.fromiter(map(self._is_seen, block.row_bytes()), bool, len(block.row_ids))
+        self._count("unlabelled", block.row_ids, labeled_per_row == 0)
+        self._count("unended", block.row_ids, ~(is_labeled[ends - 1] & (block.labels[ends - 1] == self.eos_id)))
+        self._count("truncated", block.row_ids, block.dropped_tokens.sum(axis=1) > 0)
+        self._count("duplicates", block.row_ids, is_seen)
+        self._count("prefix_mismatch", [id for id, _ in prefix_checks], np.array([c for _, c in prefix_checks], bool))
+        is_shortened = block.dropped_tokens[:, 1] > 0
+        first_id = block.row_ids[is_shortened.argmax()] if is_shortened.any() else None
+        tokens = int(block.dropped_tokens[:, 1].sum()), int(block.completion_tokens.sum())
+        self._update("answer_tokens_lost", *tokens, first_id)
 
-    def _count(self, name: str, ids: list[Any], is_true: NDArray[np.bool_]) -> None:
-        self._add(name, int(is_true.sum()), len(ids), ids[is_true.argmax()] if is_true.any() else None)
+    def _count(self, name: str, row_ids: list[Any], is_match: NDArray[np.bool_]) -> None:
+        first_id = row_ids[is_match.argmax()] if is_match.any() else None
+        self._update(name, int(is_match.sum()), len(row_ids), first_id)
 
-    def _add(self, name: str, count: int, of: int, first: Any) -> None:
-        self.found[name] = self.found[name].more(count, of, first)
+    def _update(self, name: str, matches: int, total: int, first_id: Any) -> None:
+        self.findings[name] = self.findings[name].updated(matches, total, first_id)
 
     def _is_seen(self, row: bytes) -> bool:
         digest = hashlib.blake2b(row, digest_size=16).digest()
-        if digest in self.seen:
+        if digest in self.seen_hashes:
             return True
-        self.seen.add(digest)
+        self.seen_hashes.add(digest)
         return False
 
     def metrics(self, max_length: int) -> dict[str, Any]:
-        """The split's part of metrics/tokenize.json."""
+        """The section of this split in metrics/tokenize.json."""
         lengths = self.lengths
-        rows = {name: self.found[name].count for name in ("unlabelled", "unended", "truncated", "duplicates")}
+        rows = {name: self.findings[name].matches for name in ("unlabelled", "unended", "truncated", "duplicates")}
         return {
             "rows": self.rows,
             "tokens": int(lengths.sum()),
-            "supervised_share": self.learned / int(lengths.sum()),
+            "supervised_share": self.labeled_tokens / int(lengths.sum()),
             **{f"rows_{name}": count for name, count in rows.items()},
-            "prompt_tokens_lost": int(self.cut[0]),
-            "answer_tokens_lost": int(self.cut[1]),
+            "prompt_tokens_lost": int(self.dropped_tokens[0]),
+            "answer_tokens_lost": int(self.dropped_tokens[1]),
             "prefixes": {
-                "rows_checked": self.found["prefix_mismatch"].of,
-                "rows_different": self.found["prefix_mismatch"].count,
+                "rows_checked": self.findings["prefix_mismatch"].total,
+                "rows_different": self.findings["prefix_mismatch"].matches,
             },
-            "share": {name: finding.share for name, finding in self.found.items()},
+            "share": {name: finding.share for name, finding in self.findings.items()},
             "length": quantiles(lengths),
             "histogram": histogram(lengths, max_length),
         }
@@ -134,12 +150,12 @@ def quantiles(lengths: Lengths) -> dict[str, float]:
     >>> quantiles(np.array([10, 20, 60]))
     {'mean': 30.0, 'p50': 20, 'p90': 60, 'p99': 60, 'longest': 60}
     """
-    shown = {f"p{part}": int(np.percentile(lengths, part, method="inverted_cdf")) for part in (50, 90, 99)}
-    return {"mean": float(lengths.mean()), **shown, "longest": int(lengths.max())}
+    percentiles = {f"p{rank}": int(np.percentile(lengths, rank, method="inverted_cdf")) for rank in (50, 90, 99)}
+    return {"mean": float(lengths.mean()), **percentiles, "longest": int(lengths.max())}
 
 
 def histogram(lengths: Lengths, max_length: int) -> dict[str, int]:
-    """Rows by length, each bin up to a power of two, the last up to max_length; a dict, as DVC's diff drops lists.
+    """Rows by length. Bins end at the powers of two, the last at max_length. A dict, because DVC's diff drops lists.
 
     >>> histogram(np.array([3, 16, 17, 40]), max_length=40)
     {'up_to_16': 2, 'up_to_32': 1, 'up_to_40': 1}
@@ -150,61 +166,81 @@ def histogram(lengths: Lengths, max_length: int) -> dict[str, int]:
     return {f"up_to_{bound}": int(count) for bound, count in zip(bounds, counts, strict=True)}
 
 
-def padding_in(lengths: Lengths, batch_size: int) -> Finding:
-    """The places of an epoch's batches that are padding when rows of these lengths come in this order.
+def padding_of(lengths: Lengths, batch_size: int) -> Finding:
+    """The token positions of batches that are padding, where rows of these lengths are batched in this order.
 
-    >>> padding_in(np.array([1, 3, 4, 4]), batch_size=2)
-    Finding(count=2, of=14, first=None)
+    >>> padding_of(np.array([1, 3, 4, 4]), batch_size=2)
+    Finding(matches=2, total=14, first_id=None)
     """
     starts = np.arange(0, len(lengths), batch_size)
-    sizes = np.diff(np.append(starts, len(lengths)))
-    places = int((np.maximum.reduceat(lengths, starts) * sizes).sum())
-    return Finding(places - int(lengths.sum()), places)
+    rows_per_batch = np.diff(np.append(starts, len(lengths)))
+    positions = int((np.maximum.reduceat(lengths, starts) * rows_per_batch).sum())
+    return Finding(positions - int(lengths.sum()), positions)
 
 
-def ordered(lengths: Lengths, batch_size: int, by_length: bool) -> Lengths:
-    """The lengths in an order that the Trainer may take them in: shuffled, and parcels of it sorted if by length."""
-    shuffled = np.random.default_rng(0).permutation(lengths)
-    if not by_length:
-        return shuffled
-    size = batch_size * max(1, min(len(lengths) // (4 * batch_size), PARCEL))
-    return np.concatenate([np.sort(shuffled[at : at + size])[::-1] for at in range(0, len(lengths), size)])
+def epoch_lengths(lengths: Lengths, options: Tokenize, by_length: bool) -> Lengths:
+    """The lengths of an epoch's rows in an order that training may draw: by `sample_order`, or at random.
+
+    With several processes some rows are repeated at the end. Consecutive rows, `options.batch_size` each, are a batch.
+    """
+    generator, processes = np.random.default_rng(0), options.processes * options.nodes
+
+    def permutation(count: int) -> list[int]:
+        order: list[int] = generator.permutation(count).tolist()
+        return order
+
+    if by_length:
+        rows_per_step = options.batch_size * options.gradient_accumulation * processes
+        order = sample_order(lengths.tolist(), rows_per_step, permutation)
+    else:
+        order = permutation(len(lengths))
+    return lengths[even_batches(order, options.batch_size, processes)]
 
 
 def epoch_stats(audit: Audit, options: Tokenize) -> tuple[Finding, dict[str, Any]]:
-    """(what is padding in training as it is configured, the metrics of an epoch: tokens, batches, padding)."""
-    lengths, size = audit.lengths, options.batch_size
-    orders = {name: padding_in(ordered(lengths, size, name == "by_length"), size) for name in ("shuffled", "by_length")}
-    padding = orders["by_length" if options.group_by_length else "shuffled"]
-    shares = {name: finding.share for name, finding in orders.items()}
+    """(the padding of training as it is configured, the metrics of an epoch: tokens, batches, padding).
+
+    The metrics also hold the share of padding that either order of rows has without packing.
+    """
+    size = options.batch_size
+    orders = {
+        name: epoch_lengths(audit.lengths, options, by_length=name == "by_length") for name in ("shuffled", "by_length")
+    }
+    findings = {name: padding_of(lengths, size) for name, lengths in orders.items()}
+    configured = "by_length" if options.group_by_length else "shuffled"
+    padding = Finding(0, int(orders[configured].sum())) if options.packing else findings[configured]
     return padding, {
-        "tokens": int(lengths.sum()),
-        "tokens_in_loss": audit.learned,
+        "tokens": int(audit.lengths.sum()),
+        "tokens_in_loss": audit.labeled_tokens,
         "batch_size": size,
-        "batches": math.ceil(len(lengths) / size),
-        "padding": {"tokens": padding.count, "share": padding.share, **shares},
+        "batches": math.ceil(len(orders[configured]) / size),
+        "padding": {
+            "tokens": padding.matches,
+            "share": padding.share,
+            **{name: finding.share for name, finding in findings.items()},
+        },
     }
 
 
-def require_gates(found: dict[str, dict[str, Finding]], gates: Gates) -> None:
-    """Raise DataError that lists every gate that is exceeded; `found`: split → X → what was counted."""
-    faults = []
+def require_gates(findings: dict[str, dict[str, Finding]], gates: Gates) -> None:
+    """Raise DataError that lists every gate that is exceeded. findings: split → X → what the audit counted."""
+    errors = []
     for key, limit in gates:
         name = key.removeprefix("max_")
-        counted = {split: each[name] for split, each in found.items() if name in each}
-        over = {split: finding for split, finding in counted.items() if limit is not None and finding.share > limit}
+        by_split = {split: found[name] for split, found in findings.items() if name in found}
+        over = {split: finding for split, finding in by_split.items() if limit is not None and finding.share > limit}
         if over:
-            enough = math.ceil(1000 * max(finding.share for finding in over.values())) / 1000
-            unit, wrong, remedy = FAULTS[name]
-            where = " and ".join(_described(split, unit, finding) for split, finding in over.items())
-            faults.append(
-                f"tokenize.gates.{key}: {where} {wrong}; allowed are {limit:.2%}. {remedy}, "
-                f"or allow it: tokenize.gates.{key}={enough:g}"
+            sufficient = math.ceil(1000 * max(finding.share for finding in over.values())) / 1000
+            unit, problem, remedy = MESSAGES[name]
+            counts = " and ".join(_describe(split, unit, finding) for split, finding in over.items())
+            errors.append(
+                f"tokenize.gates.{key}: {counts} {problem}; the limit is {limit:.2%}. {remedy}, "
+                f"or allow it: tokenize.gates.{key}={sufficient:g}"
             )
-    if faults:
-        raise DataError("\n".join(["training would not go well on these rows:", *(f"  {fault}" for fault in faults)]))
+    if errors:
+        raise DataError("\n".join(["these rows are not fit for training:", *(f"  {error}" for error in errors)]))
 
 
-def _described(split: str, unit: str, finding: Finding) -> str:
-    first = "" if finding.first is None else f", the first has id {finding.first}"
-    return f"{finding.count:,} of {finding.of:,} {unit} of {split} ({finding.share:.2%}{first})"
+def _describe(split: str, unit: str, finding: Finding) -> str:
+    first_id = "" if finding.first_id is None else f", the first has id {finding.first_id}"
+    return f"{finding.matches:,} of {finding.total:,} {unit} of {split} ({finding.share:.2%}{first_id})"

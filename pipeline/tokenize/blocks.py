@@ -1,6 +1,7 @@
-"""Rows as training takes them, many at a time: flat arrays of token ids and labels, with where each row ends.
+"""Blocks of training rows: flat arrays of token ids and labels, with the offsets of the rows in them.
 
-What `pipeline.encoding.join` says of one row holds here of each; arrays spare Python a step for every token.
+Each row is what `pipeline.modeling.encoding.build_example` makes of a prompt and a completion. Arrays spare Python a step for
+every token.
 """
 
 from collections.abc import Iterable
@@ -18,51 +19,55 @@ SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int
 
 
 class Block(NamedTuple):
-    """Rows one after the other; every row has a token at least, the end of text."""
+    """Consecutive rows. Every row has at least one token, the end of text."""
 
-    ids: list[Any]  # the rows' own, not the tokens'
+    row_ids: list[Any]
     input_ids: NDArray[np.int32]  # (tokens,)
-    labels: NDArray[np.int32]  # (tokens,), IGNORED where nothing is learned
-    bounds: NDArray[np.int32]  # (rows + 1,); row i is tokens bounds[i] to bounds[i + 1]
-    answers: NDArray[np.int32]  # (rows,), tokens of the whole completion, end of text included
-    cut: NDArray[np.int32]  # (rows, 2), tokens cut off the prompt and off the completion
+    labels: NDArray[np.int32]  # (tokens,), IGNORE_INDEX where there is no loss
+    offsets: NDArray[np.int32]  # (rows + 1,): row i is tokens offsets[i] to offsets[i + 1]
+    completion_tokens: NDArray[np.int32]  # (rows,), before truncation, end of text included
+    dropped_tokens: NDArray[np.int32]  # (rows, 2), by truncation, from the prompt and from the completion
 
     @property
     def lengths(self) -> NDArray[np.int32]:
-        return np.diff(self.bounds)
+        """(rows,), tokens."""
+        return np.diff(self.offsets)
 
-    def batch(self) -> pa.RecordBatch:
+    def record_batch(self) -> pa.RecordBatch:
         """The rows as data/tokenized holds them: input_ids, labels, length."""
-        bounds = pa.array(self.bounds)
-        lists = [pa.ListArray.from_arrays(bounds, pa.array(each)) for each in (self.input_ids, self.labels)]
-        return pa.record_batch([*lists, pa.array(self.lengths)], schema=SCHEMA)
+        offsets = pa.array(self.offsets)
+        columns = [pa.ListArray.from_arrays(offsets, pa.array(values)) for values in (self.input_ids, self.labels)]
+        return pa.record_batch([*columns, pa.array(self.lengths)], schema=SCHEMA)
 
     def row_bytes(self) -> Iterable[bytes]:
-        """Each row's token ids, to compare rows by."""
-        whole, width = self.input_ids.tobytes(), self.input_ids.itemsize
-        return (whole[start * width : end * width] for start, end in pairwise(self.bounds.tolist()))
+        """The token ids of each row as bytes, to compare rows by."""
+        buffer, width = self.input_ids.tobytes(), self.input_ids.itemsize
+        return (buffer[start * width : end * width] for start, end in pairwise(self.offsets.tolist()))
 
 
 def assemble_block(
-    ids: list[Any], prompts: list[list[int]], completions: list[list[int]], options: Tokenize, bos: int | None
+    row_ids: list[Any], prompts: list[list[int]], completions: list[list[int]], options: Tokenize, bos_id: int | None
 ) -> Block:
-    """The block of these rows, each of at most max_length tokens."""
-    rows = [truncate_row(*pair, options.max_length, bos) for pair in zip(prompts, completions, strict=True)]
+    """The block of these rows, given as token ids; each row is truncated to options.max_length tokens."""
+    rows = [truncate_row(*pair, options.max_length, bos_id) for pair in zip(prompts, completions, strict=True)]
     lengths = np.fromiter((len(row.input_ids) for row in rows), np.int32, len(rows))
-    bounds = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
-    input_ids = np.fromiter(chain.from_iterable(row.input_ids for row in rows), np.int32, int(bounds[-1]))
+    offsets = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
+    input_ids = np.fromiter(chain.from_iterable(row.input_ids for row in rows), np.int32, int(offsets[-1]))
+    prompt_tokens = np.array([row.prompt_tokens for row in rows], np.int32)
     return Block(
-        ids,
+        row_ids,
         input_ids,
-        _labels(input_ids, bounds, [row.prompt for row in rows]) if options.loss == "completion" else input_ids,
-        bounds,
-        answers=np.fromiter(map(len, completions), np.int32, len(rows)),
-        cut=np.array([(row.prompt_cut, row.completion_cut) for row in rows], np.int32),
+        _completion_labels(input_ids, offsets, prompt_tokens) if options.loss == "completion" else input_ids,
+        offsets,
+        completion_tokens=np.fromiter(map(len, completions), np.int32, len(rows)),
+        dropped_tokens=np.array([(row.dropped_prompt_tokens, row.dropped_completion_tokens) for row in rows], np.int32),
     )
 
 
-def _labels(input_ids: NDArray[np.int32], bounds: NDArray[np.int32], prompts: list[int]) -> NDArray[np.int32]:
-    """The ids, with IGNORED in place of the first tokens of each row, as many as `prompts` says."""
-    places = np.arange(len(input_ids), dtype=np.int32)
-    learned_from = np.repeat(bounds[:-1] + np.array(prompts, np.int32), np.diff(bounds))
-    return np.where(places < learned_from, np.int32(IGNORE_INDEX), input_ids)
+def _completion_labels(
+    input_ids: NDArray[np.int32], offsets: NDArray[np.int32], prompt_tokens: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """input_ids with the first prompt_tokens[i] ids of row i replaced by IGNORE_INDEX."""
+    positions = np.arange(len(input_ids), dtype=np.int32)
+    completion_starts = np.repeat(offsets[:-1] + prompt_tokens, np.diff(offsets))
+    return np.where(positions < completion_starts, np.int32(IGNORE_INDEX), input_ids)

@@ -1,19 +1,19 @@
-"""Turns the formatted rows into token ids and labels, audits what training would see, and stops if it is not fit.
+"""Turns the formatted rows into token ids and labels, and audits them: if they are not fit for training, the stage stops.
 
     python -m pipeline.tokenize     data/formatted/{train,validation}.jsonl, models/base/tokenizer.json
                                     → data/tokenized/{train,validation}.parquet, metrics/tokenize.json
 
-The rows stream through, CHUNK of them at a time: the tokenizer, which leaves Python free, works on the next chunks while
-this one is cut, labelled, counted and written. If a gate (`tokenize.gates`) is exceeded, nothing is written.
+Rows are streamed in chunks of CHUNK_ROWS. The tokenizer releases Python's lock, so that the next chunks are tokenized while
+this one is truncated, labeled, counted and written. If a gate (`tokenize.gates`) is exceeded, nothing is written.
 
-Padding is measured at the batch size that training is configured with; `tokenize.batch_size` is an interpolation of
-`train.batch_size` in conf/, so the stage still reads its own section alone. Another batch size runs this stage again,
-with the same rows written.
+The audit measures padding in the batches that training is configured to have. The keys for this, such as
+`tokenize.batch_size`, are interpolations of training's in conf/, so that the stage still reads only its own section. Another
+batch size runs this stage again and writes the same rows.
 
-Whether prompts tokenize differently alone is looked at in a sample, the first 256 rows of a split and every 64th, since
-it takes to tokenize a row once more. A border that the template makes is the same in every row.
+Whether a prompt tokenizes differently alone is checked in a sample (the first 256 rows of a split and every 64th), because
+each check tokenizes the row once more. A border that the template makes is the same in every row.
 
-(Run it with -m: as a script, this file would take the place of the standard library's tokenize.)
+(Run it with -m: run as a script, this file would shadow the standard library's tokenize.)
 """
 
 import itertools
@@ -40,65 +40,74 @@ from pipeline.tokenize.blocks import SCHEMA, Block, assemble_block
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation")
-CHUNK = 2000  # rows tokenized at a time: the tokenizer's threads need many, memory few
-CHECKED, STEP = 256, 64  # rows of which the prompt's border is looked at: the first of a split, and every 64th after
-S, T = TypeVar("S"), TypeVar("T")
+CHUNK_ROWS = 2000  # many rows keep the tokenizer's threads busy, few save memory
+CHECK_FIRST, CHECK_EVERY = 256, 64  # rows with a checked prompt: the first ones of a split, then every 64th
+S = TypeVar("S")
+T = TypeVar("T")
 
 
-class Encoded(NamedTuple):
-    """A chunk of rows, tokenized and not yet cut."""
+class EncodedChunk(NamedTuple):
+    """Tokenized rows before truncation."""
 
-    ids: list[Any]
+    row_ids: list[Any]
     prompts: list[list[int]]
     completions: list[list[int]]
-    checked: list[tuple[Any, bool]]  # (a row's id, whether its prompt tokenizes differently alone)
+    prefix_checks: list[tuple[Any, bool]]  # (row id, whether its prompt tokenizes differently alone)
 
 
-def encode_chunk(rows: list[tuple[int, dict[str, Any]]], encoder: Encoder, path: Path) -> Encoded:
-    """Some rows of a file, each with its number from 0. One without a prompt is plain text, and all of it is learned."""
-    ids = [row.get("id") for _, row in rows]
-    prompts, completions = (_texts(rows, name, path) for name in ("prompt", "completion"))
-    found = encoder.prompts(prompts)
-    looked_at = [at for at, (number, _) in enumerate(rows) if number < CHECKED or number % STEP == 0]
-    together = encoder.prompts(prompts[at] + completions[at] for at in looked_at)
-    checked = [(ids[at], whole[: len(found[at])] != found[at]) for at, whole in zip(looked_at, together, strict=True)]
-    return Encoded(ids, found, encoder.completions(completions), checked)
+def encode_chunk(rows: list[tuple[int, dict[str, Any]]], encoder: Encoder, path: Path) -> EncodedChunk:
+    """Tokenize (row number from 0, row) pairs of the file `path`. Plain text has an empty prompt and is all labeled.
+
+    Raises DataError if a row has no prompt or no completion.
+    """
+    row_ids = [row.get("id") for _, row in rows]
+    prompts, completions = (_column(rows, name, path) for name in ("prompt", "completion"))
+    encoded = encoder.encode_prompts(prompts)
+    sample = [index for index, (number, _) in enumerate(rows) if number < CHECK_FIRST or number % CHECK_EVERY == 0]
+    together = encoder.encode_prompts(prompts[index] + completions[index] for index in sample)
+    prefix_checks = [
+        (row_ids[index], input_ids[: len(encoded[index])] != encoded[index])
+        for index, input_ids in zip(sample, together, strict=True)
+    ]
+    return EncodedChunk(row_ids, encoded, encoder.encode_completions(completions), prefix_checks)
 
 
-def _texts(rows: list[tuple[int, dict[str, Any]]], name: str, path: Path) -> list[str]:
-    texts = [row.get(name) for _, row in rows]
-    for (number, _), text in zip(rows, texts, strict=True):
+def _column(rows: list[tuple[int, dict[str, Any]]], name: str, path: Path) -> list[str]:
+    texts: list[str] = []
+    for number, row in rows:
+        text = row.get(name)
         if not isinstance(text, str):
-            raise damaged_error(path, f"row {number + 1} has no text as its {name}")
-    return texts  # type: ignore[return-value]
+            raise damaged_error(path, f"row {number + 1} has no text in {name}")
+        texts.append(text)
+    return texts
 
 
-def prefetch(work: Callable[[S], T], values: Iterable[S]) -> Iterator[T]:
-    """The work's results in order, two of them being made in threads while the one before them is in use."""
+def prefetch(function: Callable[[S], T], values: Iterable[S]) -> Iterator[T]:
+    """Yield the function's results in order, while two threads compute the next two."""
     with ThreadPoolExecutor(2) as threads:
-        coming: deque[Future[T]] = deque()
+        pending: deque[Future[T]] = deque()
         for value in values:
-            coming.append(threads.submit(work, value))
-            if len(coming) > 2:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+            pending.append(threads.submit(function, value))
+            if len(pending) > 2:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def tokenize_split(path: Path, encoder: Encoder, options: Tokenize, audit: Audit) -> Iterator[Block]:
-    """The blocks of a split's file, each counted by the audit."""
+    """Yield the blocks of one split's file after adding them to the audit. Raises DataError if the file has no rows."""
     rows = enumerate(iter_jsonl(path))
-    chunks = iter(lambda: list(itertools.islice(rows, CHUNK)), [])
+    chunks = iter(lambda: list(itertools.islice(rows, CHUNK_ROWS)), [])
     for chunk in prefetch(lambda rows: encode_chunk(rows, encoder, path), chunks):
-        block = assemble_block(chunk.ids, chunk.prompts, chunk.completions, options, encoder.bos)
-        audit.add(block, chunk.checked)
+        block = assemble_block(chunk.row_ids, chunk.prompts, chunk.completions, options, encoder.bos_id)
+        audit.add(block, chunk.prefix_checks)
         yield block
     if not audit.rows:
         raise damaged_error(path, "it holds no rows")
 
 
 def require_positions(max_length: int, folder: Path) -> None:
-    """Raise DataError if rows could be longer than the model's positions."""
+    """Raise DataError if rows may be longer than the positions of the model in `folder`."""
     positions = max_positions_of(folder)
     if positions and max_length > positions:
         raise DataError(f"tokenize.max_length: {max_length} is more than the model's {positions} positions")
@@ -110,36 +119,37 @@ def count_lines(path: Path) -> int:
 
 
 def tokenize_files(sources: dict[str, Path], target: Path, encoder: Encoder, options: Tokenize) -> dict[str, Any]:
-    """Write a Parquet file a split into the folder `target`; return the metrics.
+    """Write one Parquet file for each split into the folder `target`; return the metrics.
 
-    DataError, and `target` as it was, if the audit finds more of something than `options.gates` allow.
+    sources: split → JSON Lines file, train first. Raises DataError, and leaves `target` as it was, if a gate of
+    `options.gates` is exceeded.
     """
-    total, seen = sum(map(count_lines, sources.values())), set[bytes]()
-    log.info(f"Tokenizing {total:,} rows of at most {options.max_length:,} tokens; learned: {options.loss}")
-    audits = {name: Audit(encoder.eos, seen) for name in sources}
+    total, seen_hashes = sum(map(count_lines, sources.values())), set[bytes]()
+    log.info(f"Tokenizing {total:,} rows to at most {options.max_length:,} tokens, loss on: {options.loss}")
+    audits = {split: Audit(encoder.eos_id, seen_hashes) for split in sources}
     with (
         atomic_write(target) as folder,
         tqdm(total=total, desc="tokenize", unit="row", disable=None, leave=False) as bar,
     ):
         folder.mkdir()
-        for name, audit in audits.items():
-            with pq.ParquetWriter(folder / f"{name}.parquet", SCHEMA, compression="zstd") as writer:
-                for block in tokenize_split(sources[name], encoder, options, audit):
-                    writer.write_batch(block.batch())
-                    bar.update(len(block.ids))
-        padding, an_epoch = epoch_stats(audits["train"], options)
-        found = {name: audit.found for name, audit in audits.items()}
-        require_gates({**found, "train": {**found["train"], "padding": padding}}, options.gates)
-    return {**{name: audit.metrics(options.max_length) for name, audit in audits.items()}, "epoch": an_epoch}
+        for split, audit in audits.items():
+            with pq.ParquetWriter(folder / f"{split}.parquet", SCHEMA, compression="zstd") as writer:
+                for block in tokenize_split(sources[split], encoder, options, audit):
+                    writer.write_batch(block.record_batch())
+                    bar.update(len(block.row_ids))
+        padding, epoch = epoch_stats(audits["train"], options)
+        findings = {split: audit.findings for split, audit in audits.items()}
+        require_gates({**findings, "train": {**findings["train"], "padding": padding}}, options.gates)
+    return {**{split: audit.metrics(options.max_length) for split, audit in audits.items()}, "epoch": epoch}
 
 
 def summarize_audit(metrics: dict[str, Any]) -> str:
-    """What a person should know of train, in a line; faults only where there are any."""
+    """The main counts of train in one line, with only those problems that occur."""
     train, padding = metrics["train"], metrics["epoch"]["padding"]["share"]
-    faults = {
+    problems = {
         "rows truncated": train["rows_truncated"],
         "answer tokens lost": train["answer_tokens_lost"],
-        "answers without an end": train["rows_unended"],
+        "answers without an end of text": train["rows_unended"],
         "duplicates": train["rows_duplicates"],
         "prompts that tokenize differently alone": train["prefixes"]["rows_different"],
     }
@@ -148,14 +158,14 @@ def summarize_audit(metrics: dict[str, Any]) -> str:
         f"{train['tokens']:,} tokens",
         f"{train['supervised_share']:.0%} of them in the loss",
     ]
-    parts += [f"{padding:.0%} padding", *(f"{count:,} {fault}" for fault, count in faults.items() if count)]
+    parts += [f"{padding:.0%} padding", *(f"{count:,} {problem}" for problem, count in problems.items() if count)]
     return f"train: {', '.join(parts)}"
 
 
 @stage("tokenize")
 def main(params: Params) -> None:
     require_positions(params.tokenize.max_length, BASE)
-    sources = {name: FORMATTED / f"{name}.jsonl" for name in SPLITS}
+    sources = {split: FORMATTED / f"{split}.jsonl" for split in SPLITS}
     metrics = tokenize_files(sources, TOKENIZED, load_encoder(BASE), params.tokenize)
     write_json(METRICS / "tokenize.json", metrics)
     log.info(f"{summarize_audit(metrics)} → {TOKENIZED}/")

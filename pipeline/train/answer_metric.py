@@ -1,8 +1,7 @@
-"""How well a model in training answers: greedy answers to some validation questions, scored as in evaluate."""
-
-from typing import Any
+"""The generation metric of early stopping: greedy answers to validation questions, scored as in the evaluate stage."""
 
 import pyarrow as pa
+from transformers import PreTrainedModel
 
 from pipeline.config.options import EarlyStopping
 from pipeline.errors import ConfigError
@@ -12,52 +11,60 @@ from pipeline.scoring.answer_scores import score_answer
 
 
 class GenerationMetric:
-    """The validation questions, taken from the tokenized rows: a prompt is what stands before the first label.
+    """Answers the first validation questions and scores the answers; the prompts come from the tokenized rows.
 
-    ConfigError where a row has none: all of it is learned (tokenize.loss=full), or it is plain text.
+    Raises ConfigError if a row has no prompt (plain text, or tokenize.loss=full, where every token is labeled), or if
+    max_new_tokens leaves no position for a prompt.
     """
 
     def __init__(
-        self, rows: pa.Table, encoder: Encoder, options: EarlyStopping, batch_size: int | None, positions: int | None
+        self,
+        rows: pa.Table,
+        encoder: Encoder,
+        options: EarlyStopping,
+        batch_size: int | None,
+        max_positions: int | None,
     ) -> None:
         self.encoder, self.options, self.batch_size = encoder, options, batch_size
-        room = (positions or 2**31) - options.max_new_tokens
-        if room < 1:
+        max_prompt_tokens = (max_positions or 2**31) - options.max_new_tokens
+        if max_prompt_tokens < 1:
             raise ConfigError(
                 f"train.early_stopping.max_new_tokens: {options.max_new_tokens} leaves no room for a question: "
-                f"the model has {positions} positions"
+                f"the model has {max_positions} positions"
             )
         pairs = [
             split_at_first_label(row["input_ids"], row["labels"]) for row in rows.slice(0, options.rows).to_pylist()
         ]
-        if not all(self._decoded(prompt) for prompt, _ in pairs):
+        if not all(self._decode(prompt) for prompt, _ in pairs):
             raise ConfigError(
-                f"train.early_stopping.metric: {options.metric} is of answers to validation questions, and these rows "
-                "do not tell question from answer. Use tokenize.loss=completion; with plain text, validation_loss"
+                f"train.early_stopping.metric: {options.metric} scores answers to validation questions, but these rows do "
+                "not separate question and answer. Use tokenize.loss=completion; for plain text, use validation_loss"
             )
-        self.prompts = [truncate_prompt(prompt, room, encoder.bos) for prompt, _ in pairs]
-        self.references = [self._decoded(answer) for _, answer in pairs]
+        self.prompts = [truncate_prompt(prompt, max_prompt_tokens, encoder.bos_id) for prompt, _ in pairs]
+        self.references = [self._decode(completion) for _, completion in pairs]
 
-    def __call__(self, model: Any) -> dict[str, float]:
-        """The mean score by the configured metric, from 0 to 1; the model's generation config is left as it was."""
-        kept = model.generation_config
-        ending = StopConditions(self.options.max_new_tokens, self.encoder.eos, self.encoder.padding)
-        answers = generate_answers(model, self.prompts, ending, self.batch_size)
-        model.generation_config = kept
+    def __call__(self, model: PreTrainedModel) -> dict[str, float]:
+        """The mean score by the configured metric, from 0 to 1. The model keeps its generation config."""
+        original_config = model.generation_config
+        stop = StopConditions(self.options.max_new_tokens, self.encoder.eos_id, self.encoder.pad_id)
+        answers = generate_answers(model, self.prompts, stop, self.batch_size)
+        model.generation_config = original_config
         name = self.options.metric
-        pairs = zip(answers, self.references, strict=True)
-        scores = [score_answer(self._decoded(answer.new_tokens), reference)[name] for answer, reference in pairs]
+        scores = [
+            score_answer(self._decode(answer.new_tokens), reference)[name]
+            for answer, reference in zip(answers, self.references, strict=True)
+        ]
         return {name: sum(scores) / len(scores)}
 
-    def _decoded(self, tokens: list[int]) -> str:
-        return self.encoder.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    def _decode(self, token_ids: list[int]) -> str:
+        return self.encoder.tokenizer.decode(token_ids, skip_special_tokens=True).strip()
 
 
 def split_at_first_label(input_ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
-    """(prompt, answer): what stands before the first label, and the rest.
+    """(prompt, completion): the token ids before the first labeled token, and the rest.
 
     >>> split_at_first_label([5, 6, 7, 2], [-100, -100, 7, 2])
     ([5, 6], [7, 2])
     """
-    first = next(at for at, label in enumerate(labels) if label != IGNORE_INDEX)
-    return input_ids[:first], input_ids[first:]
+    prompt_tokens = next(position for position, label in enumerate(labels) if label != IGNORE_INDEX)
+    return input_ids[:prompt_tokens], input_ids[prompt_tokens:]

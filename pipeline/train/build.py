@@ -1,4 +1,4 @@
-"""The Trainer of a run: base model, tokenized rows, collator and loss put together."""
+"""Builds the Trainer of a run from the base model, the tokenized rows, the collator and the loss."""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 import transformers
+from transformers import PreTrainedModel
 
-from pipeline.config.options import Fsdp, Machine
+from pipeline.config.options import Compute, Fsdp
 from pipeline.config.params import Train
 from pipeline.core.files import read_parquet
 from pipeline.errors import DataError, ModelError
@@ -22,52 +23,65 @@ from pipeline.modeling.memory import retain_freed_memory
 from pipeline.train import attention, chunked_loss
 from pipeline.train.answer_metric import GenerationMetric
 from pipeline.train.arguments import training_arguments
-from pipeline.train.history import SCORES
+from pipeline.train.history import ANSWER_METRICS
 from pipeline.train.methods import load_trainable
-from pipeline.train.trainer import FineTuner
+from pipeline.train.trainer import Collator, FineTuner
 
-TRAIN, VALIDATION = "train.parquet", "validation.parquet"
+TRAIN_FILE, VALIDATION_FILE = "train.parquet", "validation.parquet"
 
 
 def build_trainer(
-    options: Train, base: Path, tokenized: Path, checkpoints: Path, device: torch.device, compute: Machine | None = None
+    options: Train, base: Path, tokenized: Path, checkpoints: Path, device: torch.device, compute: Compute | None = None
 ) -> FineTuner:
-    """The Trainer for the rows of the folder `tokenized` and the model of the folder `base`."""
+    """The Trainer for the rows in the folder `tokenized` and the model in the folder `base`.
+
+    Raises DataError if the rows do not fit the model, ModelError if the model does not support packing, and ConfigError if
+    the model or this machine lacks what the options ask for.
+    """
     retain_freed_memory()
     model, tokenizer = load_trainable(base, options, device), load_tokenizer(base)
-    train, validation = (read_parquet(tokenized / name) for name in (TRAIN, VALIDATION))
-    for rows, name in ((train, TRAIN), (validation, VALIDATION)):
+    train, validation = (read_parquet(tokenized / name) for name in (TRAIN_FILE, VALIDATION_FILE))
+    for rows, name in ((train, TRAIN_FILE), (validation, VALIDATION_FILE)):
         require_rows_fit_model(rows, tokenized / name, model, base)
     attention.install_block_attention(model)
     if uses_bf16(options.precision, device):
         model.get_input_embeddings().register_forward_hook(cast_embeddings_to_autocast_dtype)
-    model.config.use_cache = False  # with a cache, packed rows are not kept apart
+    model.config.use_cache = False  # with a cache, packed rows would attend to each other
     if options.packing:
         require_packing_support(model, base, examples_of(train.slice(0, 3).to_pylist()))
-    # Smoothed labels want every logit; of a split model, the output layer's weights are gathered in its own forward alone.
-    every_logit = options.label_smoothing or isinstance(compute, Fsdp)
-    row_losses = held_out_loss.row_losses if every_logit else chunked_loss.install_chunked_loss(model)
-    prepared = (lambda batch: batch) if row_losses is held_out_loss.row_losses else chunked_loss.with_label_positions
-
-    def padded(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return prepared(collate_padded(examples_of(rows), tokenizer.pad_token_id))
-
-    def packed(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return prepared(collate_packed(examples_of(rows)))
-
+    # Label smoothing needs every logit. FSDP gathers the output layer's weights only in that layer's own forward.
+    needs_all_logits = options.label_smoothing or isinstance(compute, Fsdp)
+    row_losses = held_out_loss.row_losses if needs_all_logits else chunked_loss.install_chunked_loss(model)
+    has_chunked_loss = row_losses is not held_out_loss.row_losses
+    padding_collator, packing_collator = collators(tokenizer.pad_token_id, has_chunked_loss)
     trainer = FineTuner(
         options,
         generation_metric_of(options, validation, base),
+        padding_collator,
         model=model,
         args=training_arguments(options, checkpoints, device, compute),
         train_dataset=datasets.Dataset(train),
-        eval_dataset=datasets.Dataset(validation.sort_by([("length", "descending")])),  # so little is padding
-        data_collator=packed if options.packing else padded,
-        padded=padded,
+        eval_dataset=datasets.Dataset(validation.sort_by([("length", "descending")])),  # for little padding
+        data_collator=packing_collator if options.packing else padding_collator,
         preprocess_logits_for_metrics=row_losses,
     )
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
+
+
+def collators(pad_id: int, has_chunked_loss: bool) -> tuple[Collator, Collator]:
+    """(a collator that pads rows, one that packs them); with the label positions that the chunked loss takes."""
+
+    def finish_batch(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return chunked_loss.with_label_positions(batch) if has_chunked_loss else batch
+
+    def padding_collator(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return finish_batch(collate_padded(examples_of(rows), pad_id))
+
+    def packing_collator(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return finish_batch(collate_packed(examples_of(rows)))
+
+    return padding_collator, packing_collator
 
 
 def examples_of(rows: list[dict[str, Any]]) -> list[Example]:
@@ -75,42 +89,44 @@ def examples_of(rows: list[dict[str, Any]]) -> list[Example]:
 
 
 def generation_metric_of(options: Train, validation: pa.Table, base: Path) -> GenerationMetric | None:
-    """Who scores answers, if their score decides what is kept."""
-    if options.early_stopping.metric not in SCORES:
+    """The metric that scores answers in each evaluation; None if early stopping uses the validation loss."""
+    if options.early_stopping.metric not in ANSWER_METRICS:
         return None
     return GenerationMetric(
         validation, load_encoder(base), options.early_stopping, options.eval_batch_size, max_positions_of(base)
     )
 
 
-def require_rows_fit_model(rows: pa.Table, path: Path, model: Any, base: Path) -> None:
-    """Raise DataError if rows hold ids that the model does not embed, or are longer than its positions."""
-    tokens, positions = model.get_input_embeddings().num_embeddings, max_positions_of(base)
-    longest, highest = pc.max(rows["length"]).as_py(), pc.max(pc.list_flatten(rows["input_ids"])).as_py()
-    if highest >= tokens:
+def require_rows_fit_model(rows: pa.Table, path: Path, model: PreTrainedModel, base: Path) -> None:
+    """Raise DataError if rows hold token ids without an embedding, or are longer than the model's positions."""
+    embedding: Any = model.get_input_embeddings()
+    tokens, positions = embedding.num_embeddings, max_positions_of(base)
+    max_length, max_id = pc.max(rows["length"]).as_py(), pc.max(pc.list_flatten(rows["input_ids"])).as_py()
+    if max_id >= tokens:
         raise DataError(
-            f"{path}: token id {highest}, but {base} embeds {tokens} tokens: these rows are of another "
-            "tokenizer. Tokenize them anew: dvc repro"
+            f"{path}: token id {max_id}, but {base} embeds {tokens} tokens: these rows come from another tokenizer. "
+            "Tokenize them again: dvc repro"
         )
-    if positions and longest > positions:
+    if positions and max_length > positions:
         raise DataError(
-            f"{path}: a row of {longest} tokens, but {base} has {positions} positions. Lower tokenize.max_length"
+            f"{path}: a row has {max_length} tokens, but {base} has {positions} positions. Lower tokenize.max_length"
         )
 
 
-def require_packing_support(model: Any, base: Path, examples: list[Example]) -> None:
-    """Raise ModelError if a model lets packed rows see each other, by the starts of some rows."""
-    if not supports_packing(model, [Example(each.input_ids[:16], each.labels[:16], 0) for each in examples]):
+def require_packing_support(model: PreTrainedModel, base: Path, examples: list[Example]) -> None:
+    """Raise ModelError if packed rows attend to each other in this model; tried on the first tokens of some rows."""
+    starts = [Example(example.input_ids[:16], example.labels[:16], 0) for example in examples]
+    if not supports_packing(model, starts):
         raise ModelError(
-            f"train.packing: {base} ({model.config.model_type}) does not keep packed rows apart, so each would be learned "
-            "as what follows another. Set train.packing=false; train.group_by_length=true leaves little padding, too"
+            f"train.packing: {base} ({model.config.model_type}) does not keep packed rows apart, so it would learn each row "
+            "as the continuation of another. Set train.packing=false; train.group_by_length=true leaves little padding, too"
         )
 
 
-def cast_embeddings_to_autocast_dtype(module: torch.nn.Module, inputs: Any, embedded: torch.Tensor) -> torch.Tensor:
-    """The embedded tokens in the type that autocast computes in, so that what is added to them stays in it, too.
+def cast_embeddings_to_autocast_dtype(module: torch.nn.Module, inputs: Any, embeddings: torch.Tensor) -> torch.Tensor:
+    """A forward hook that returns the embeddings in autocast's type, so that the residual stream stays in it.
 
-    Autocast by itself leaves them in float32, and with them all norms and sums: twice the memory to go through, and a
-    conversion before each matrix product.
+    Autocast alone leaves them in float32, and with them all norms and sums: twice the memory traffic, and a conversion
+    before each matrix product.
     """
-    return chunked_loss.cast_to_autocast_dtype(embedded)
+    return chunked_loss.cast_to_autocast_dtype(embeddings)

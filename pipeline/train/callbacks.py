@@ -1,4 +1,4 @@
-"""When a training ends before its last step, and what its evaluations change: patience, a budget of time, a plateau."""
+"""Callbacks that end a training before its last step or follow its evaluations: early stopping, time budget, plateau."""
 
 import time
 from typing import Any
@@ -10,78 +10,72 @@ from pipeline.core.distributed import broadcast_object
 from pipeline.train.schedules import PlateauRate
 
 
-class WhileTraining(TrainerCallback):
-    """Knows whether a step has been made: the evaluation before the first one, which a resumed training repeats, is none."""
+class StepAwareCallback(TrainerCallback):
+    """Knows whether this run has taken a step yet.
 
-    is_training = False
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
-    ) -> None:
-        self.is_training = False
-        super().on_train_begin(args, state, control, **rest)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.is_training = True
-
-
-class Patience(WhileTraining, EarlyStoppingCallback):
-    """Early stopping that counts each evaluation once."""
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, Any],
-        **rest: Any,
-    ) -> None:
-        if self.is_training:
-            super().on_evaluate(args, state, control, metrics, **rest)
-
-
-class FollowPlateau(WhileTraining):
-    """Shows each validation loss to the schedule `plateau`, and takes over its rate for the next step."""
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, Any],
-        optimizer: Any,
-        lr_scheduler: Any,
-        **_: Any,
-    ) -> None:
-        if not self.is_training:
-            return
-        rate: PlateauRate = lr_scheduler.lr_lambdas[0]
-        rate.observe(metrics["eval_validation_loss"])
-        rates = [base * rate(lr_scheduler.last_epoch) for base in lr_scheduler.base_lrs]
-        for group, learning_rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = learning_rate
-        lr_scheduler._last_lr = rates
-
-
-class TimeBudget(TrainerCallback, ExportableState):
-    """Ends the training after the step that passes so many minutes, evaluated and saved.
-
-    What was spent is kept in the checkpoints, so an interrupted training does not begin anew; what it spent after its
-    last one is not known any more. Of several processes, the main one's clock counts.
+    The evaluation before the first step does not count: a resumed training repeats it.
     """
 
-    def __init__(self, minutes: float) -> None:
-        self.minutes, self.spent, self.since = minutes, 0.0, 0.0
+    has_stepped = False
 
-    def seconds(self) -> float:
-        return self.spent + time.monotonic() - self.since if self.since else self.spent
-
-    def state(self) -> dict[str, Any]:
-        return {"args": {"minutes": self.minutes}, "attributes": {"spent": self.seconds()}}
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.since = time.monotonic()
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.has_stepped = False
+        super().on_train_begin(args, state, control, **kwargs)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if broadcast_object(self.seconds() > 60 * self.minutes):
+        self.has_stepped = True
+
+
+class ResumableEarlyStoppingCallback(StepAwareCallback, EarlyStoppingCallback):
+    """Early stopping that counts each evaluation once, however often the training is interrupted and resumed."""
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        if self.has_stepped:
+            super().on_evaluate(args, state, control, metrics, **kwargs)  # type: ignore[no-untyped-call]  # no types there
+
+
+class PlateauCallback(StepAwareCallback):
+    """Reports each validation loss to the `plateau` schedule and applies its learning rate to the next step."""
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if not self.has_stepped:
+            return
+        optimizer, lr_scheduler = kwargs["optimizer"], kwargs["lr_scheduler"]
+        rate: PlateauRate = lr_scheduler.lr_lambdas[0]
+        rate.observe(kwargs["metrics"]["eval_validation_loss"])
+        learning_rates = [base_lr * rate(lr_scheduler.last_epoch) for base_lr in lr_scheduler.base_lrs]
+        for group, learning_rate in zip(optimizer.param_groups, learning_rates, strict=True):
+            group["lr"] = learning_rate
+        lr_scheduler._last_lr = learning_rates
+
+
+class TimeBudgetCallback(TrainerCallback, ExportableState):
+    """Ends the training after the step that exceeds the time budget, with an evaluation and a checkpoint.
+
+    Checkpoints hold the time spent so far, so a resumed training keeps its budget; time spent after the last checkpoint
+    is not counted. With several processes, the main process's clock decides.
+    """
+
+    def __init__(self, max_minutes: float) -> None:
+        self.max_minutes, self.previous_seconds, self.started_at = max_minutes, 0.0, 0.0
+
+    def elapsed_seconds(self) -> float:
+        """The training time so far, that of interrupted runs included."""
+        return self.previous_seconds + time.monotonic() - self.started_at if self.started_at else self.previous_seconds
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "args": {"max_minutes": self.max_minutes},
+            "attributes": {"previous_seconds": self.elapsed_seconds()},
+        }
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.started_at = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if broadcast_object(self.elapsed_seconds() > 60 * self.max_minutes):
             control.should_log = control.should_evaluate = control.should_save = control.should_training_stop = True

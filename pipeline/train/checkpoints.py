@@ -1,17 +1,17 @@
-"""Checkpoints that a killed training goes on from, and loading them without losing a tensor.
+"""Checkpoints from which a killed training resumes, and strict loading of their weights.
 
-They live in .checkpoints/ of the main checkout (in an experiment's copy too), in a folder named after the
-parameters, the rows and the base model. So only the same training finds them; they are removed when it has succeeded.
+They are in .checkpoints/ of the main checkout (for experiments that run in a copy of it, too), in a folder named after the
+parameters, the rows and the base model. So only the same training finds them, and it removes them when it has succeeded.
 """
 
 import fcntl
+import hashlib
 import json
 import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256 as digest_of
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,16 @@ log = logging.getLogger(__name__)
 
 
 def checkpoint_key(values: dict[str, Any], *paths: Path) -> str:
-    """A name for all that a training's result depends on: its parameters, and the content of some paths."""
-    depends = {"values": values, "content": [sha256_of_path(path) for path in paths]}
-    return digest_of(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+    """A hash of all that a training's result depends on: its parameters and the content of `paths`."""
+    dependencies = {"values": values, "content": [sha256_of_path(path) for path in paths]}
+    return hashlib.sha256(json.dumps(dependencies, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @contextmanager
 def checkpoint_folder(key: str) -> Iterator[Path]:
-    """The folder for a training's checkpoints; gone after success, there to go on from after anything else.
+    """The folder for a training's checkpoints: removed on success, left to resume from after a failure.
 
-    If a process that is still alive uses it (killing dvc leaves its child running), a fresh one is given.
+    If a living process already uses it (killing dvc leaves its child running), a temporary folder takes its place.
     """
     root = checkpoint_root()
     root.mkdir(exist_ok=True)
@@ -45,9 +45,9 @@ def checkpoint_folder(key: str) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.warning("The same training is running already; this one starts afresh beside it.")
-            with tempfile.TemporaryDirectory(prefix=f"{key}-", dir=root) as folder:
-                yield Path(folder)
+            log.warning("The same training is already running; this one starts from the beginning, beside it.")
+            with tempfile.TemporaryDirectory(prefix=f"{key}-", dir=root) as temporary:
+                yield Path(temporary)
             return
         folder = root / key
         with attach_path_to_os_error(folder):
@@ -58,65 +58,73 @@ def checkpoint_folder(key: str) -> Iterator[Path]:
 
 @contextmanager
 def shared_checkpoint_folder(key: str) -> Iterator[Path]:
-    """The main process's `checkpoint_folder`, for all of those that train together; ConfigError if one cannot see it."""
+    """The main process's `checkpoint_folder`, for all processes that train together.
+
+    Raises ConfigError if a process has another key, or cannot see the folder.
+    """
     require_same_key(key)
     if is_main_process():
         with checkpoint_folder(key) as folder:
             folder.mkdir(exist_ok=True)
             broadcast_object(str(folder.resolve()))
             yield folder
-            _wait_for_all()
+            _barrier()
         return
     folder = Path(broadcast_object(None))
     if not folder.is_dir():
         raise ConfigError(
-            f"{folder} is on the first machine, and not to be seen here; run all from one folder that the machines share"
+            f"{folder} exists on the first node but not on this one; run all nodes from one folder that they share"
         )
     yield folder
-    _wait_for_all()
+    _barrier()
 
 
-def _wait_for_all() -> None:
+def _barrier() -> None:
     if is_distributed():
         torch.distributed.barrier()
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that was written whole; those cut off are removed."""
-    whole = []
-    for found in folder.glob("checkpoint-*"):
+    """The latest complete checkpoint in a folder. Incomplete checkpoints are removed."""
+    complete = []
+    for checkpoint in folder.glob("checkpoint-*"):
         try:  # the Trainer writes this file last
-            whole.append((json.loads((found / "trainer_state.json").read_text())["global_step"], found))
+            state = json.loads((checkpoint / "trainer_state.json").read_text())
+            complete.append((state["global_step"], checkpoint))
         except (OSError, ValueError, KeyError):
-            shutil.rmtree(found)
-    return max(whole)[1] if whole else None
+            shutil.rmtree(checkpoint)
+    return max(complete)[1] if complete else None
 
 
-def load_weights(model: PreTrainedModel, checkpoint: Path) -> None:
-    """Copy a checkpoint's weights into the model, every tensor; ModelError if they do not match one to one.
+def load_weights(model: torch.nn.Module, checkpoint: Path) -> None:
+    """Copy every tensor of a checkpoint into the model. Raises ModelError unless they match one to one.
 
-    The Trainer's own loading matches names as they are on disk, which are not those in memory for every
-    architecture: GPT-NeoX's output head is embed_out there and lm_head here, and was silently left as it was.
-    from_pretrained translates names, so the checkpoint goes through it. Of a model with an adapter, that is all.
+    The Trainer's own loading matches tensors by their names on disk, which for some architectures are not those in
+    memory: GPT-NeoX's output head is embed_out on disk and lm_head in memory, and was silently not loaded.
+    from_pretrained translates the names, so the checkpoint is loaded through it. An adapter's checkpoint holds the
+    adapter alone.
     """
     if has_adapter(model):
         load_adapter(model, checkpoint)
         return
+    assert isinstance(model, PreTrainedModel)
     saved = type(model).from_pretrained(checkpoint, dtype=next(model.parameters()).dtype, local_files_only=True)
     try:
         model.load_state_dict(saved.state_dict(), strict=True)
     except RuntimeError as error:
-        raise ModelError(f"{checkpoint} does not fit the model; remove it and train anew: {error}") from None
+        raise ModelError(f"{checkpoint} does not fit the model; remove it and train again: {error}") from None
 
 
 class StrictTrainer(Trainer):
-    """The Trainer, with checkpoints loaded by `load_weights`: on resuming and for the best model.
+    """The Trainer, except that it loads checkpoints by `load_weights`, on resuming and for the best model.
 
-    A model that is split among processes (FSDP) has checkpoints of its own beside the plain ones, with the names of
-    memory, which the Trainer loads strictly.
+    A model sharded by FSDP has sharded checkpoints beside the plain ones, with the names in memory, which the Trainer
+    loads strictly.
     """
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
+    model: PreTrainedModel  # or a PeftModel, which has the attributes of the model that it wraps
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
@@ -126,20 +134,25 @@ class StrictTrainer(Trainer):
         if self.is_fsdp_enabled:
             super()._load_best_model()
         else:
+            assert self.state.best_model_checkpoint is not None
             load_weights(self.model, Path(self.state.best_model_checkpoint))
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Wait for each process's, so that a checkpoint with the state that is written after them has them all."""
+        """Wait until all processes have saved theirs: only then may the main process write the file that completes it."""
         super()._save_rng_state(output_dir)
-        _wait_for_all()
+        _barrier()
 
 
-def gather_model(trainer: Trainer, plain: Callable[[], Any]) -> Any:
-    """The trained model as one process would have it: itself, or gathered from the processes into a plain one."""
+def gather_model(trainer: Trainer, load_untrained: Callable[[], PreTrainedModel]) -> PreTrainedModel:
+    """The trained model without wrappers; a sharded model's weights are gathered into a model from `load_untrained`.
+
+    All processes must call it. Under FSDP only the main process's model gets the weights.
+    """
     if not trainer.is_fsdp_enabled:
-        return trainer.accelerator.unwrap_model(trainer.model)
-    gathered = trainer.accelerator.get_state_dict(trainer.model)
-    model = plain()
+        unwrapped: PreTrainedModel = trainer.accelerator.unwrap_model(trainer.model)
+        return unwrapped
+    state_dict = trainer.accelerator.get_state_dict(trainer.model)
+    model = load_untrained()
     if is_main_process():
-        model.load_state_dict(gathered, strict=True)
+        model.load_state_dict(state_dict, strict=True)
     return model

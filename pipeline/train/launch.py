@@ -1,8 +1,8 @@
-"""Starts the processes that train one model on this machine, by torchrun, and tells in one message what they failed of.
+"""Launches the processes that train one model on this node by torchrun, and reports one error if they fail.
 
-The stage's command is the same for one process and for many, so that DVC's cache knows no difference but the parameters:
-the stage starts itself anew as `compute.processes` processes, which Trainer and Accelerate bring together. With several
-machines the stage is run on each.
+The stage's command is the same for one process and for several, so for DVC's cache only the parameters differ: the stage
+starts itself again as `compute.processes` processes, which the Trainer and Accelerate connect. With several nodes, the
+stage is run on each. Workers report errors to the launcher, which prints only the root cause.
 """
 
 import logging
@@ -12,83 +12,88 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from pipeline.config.options import Distributed, Local, Machine
+from pipeline.config.options import Compute, Distributed, Local
 from pipeline.core.distributed import NODE_RANK, is_distributed, is_main_node
 from pipeline.errors import ConfigError, ModelError, PipelineError
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-MASTER_ADDRESS = "PET_MASTER_ADDR"  # torchrun's, as NODE: where the first machine can be reached
-# What gloo and NCCL say when a process at the other end has gone.
+MASTER_ADDRESS = "PET_MASTER_ADDR"  # torchrun's variable for the first node's address
+# Parts of gloo's and NCCL's messages when a process at the other end has ended.
 LOST_CONNECTION = re.compile(
     r"gloo|NCCL|Connection (closed|reset|refused)|TCPStore|DistNetworkError|DistBackendError", re.I
 )
 
 
-def launch_if_distributed(module: str, compute: Machine) -> bool:
-    """Run a module as several processes, if the parameters want that and this is not one of them; True if it was done."""
+def launch_if_distributed(module: str, compute: Compute) -> bool:
+    """Run a module as several processes if `compute` asks for them and this process is not one of them.
+
+    Returns whether it did. Raises ConfigError if this machine or its environment lacks what `compute` needs.
+    """
     if is_distributed():
         require_process_count(compute)
         return False
     if isinstance(compute, Local):
         return False
-    assert isinstance(compute, Distributed)
     from pipeline.modeling.devices import gpu_errors
 
-    if faults := node_errors(compute.nodes) + gpu_errors(compute):
-        raise ConfigError("\n".join(faults))
+    if errors := node_errors(compute.nodes) + gpu_errors(compute):
+        raise ConfigError("\n".join(errors))
     launch(module, compute)
     return True
 
 
-def require_process_count(compute: Machine) -> None:
-    """Raise ConfigError unless there are as many processes as the parameters say: their number changes the result."""
-    there = int(os.environ["WORLD_SIZE"])
+def require_process_count(compute: Compute) -> None:
+    """Raise ConfigError unless as many processes run as the parameters ask for: their number changes the result."""
+    processes = int(os.environ["WORLD_SIZE"])
     if isinstance(compute, Local):
-        raise ConfigError(f"compute: local is one process, but {there} were started; use compute=ddp or compute=fsdp")
-    if there != compute.world_size:
         raise ConfigError(
-            f"compute: {compute.processes} processes on each of {compute.nodes} machines, but {there} were started; "
-            "start the stage by itself, without torchrun or accelerate launch"
+            f"compute: local is one process, but {processes} were started; use compute=ddp or compute=fsdp"
+        )
+    if processes != compute.world_size:
+        raise ConfigError(
+            f"compute: expected {compute.processes} processes on each of {compute.nodes} nodes, but {processes} were "
+            "started; run the stage directly, without torchrun or accelerate launch"
         )
 
 
 def node_errors(nodes: int) -> list[str]:
-    """What the environment lacks for a training on so many machines, one line each."""
+    """The problems of this node's environment for a training on several nodes, one line each."""
     if nodes == 1:
         return []
-    rank, faults = os.environ.get(NODE_RANK, ""), []
+    rank, errors = os.environ.get(NODE_RANK, ""), []
     if not rank.isdigit() or int(rank) >= nodes:
-        faults.append(
-            f"compute.nodes: {nodes}, but {NODE_RANK} is {rank or 'not set'}; expected 0 on the first machine, up to "
+        errors.append(
+            f"compute.nodes: {nodes}, but {NODE_RANK} is {rank or 'not set'}; expected 0 on the first node, up to "
             f"{nodes - 1} on the last"
         )
     if MASTER_ADDRESS not in os.environ:
-        faults.append(
-            f"compute.nodes: {nodes}, but {MASTER_ADDRESS} is not set; expected the first machine's address, on each of them"
+        errors.append(
+            f"compute.nodes: {nodes}, but {MASTER_ADDRESS} is not set; expected the first node's address, on every node"
         )
-    return faults
+    return errors
 
 
 def launch(module: str, compute: Distributed) -> None:
-    """Run `python -m module` as so many processes, with this one's arguments; PipelineError if one of them fails.
+    """Run `python -m module` with this process's arguments in `compute.processes` processes.
 
-    The first process alone has the console; what the others print is kept until the end, for a defect to be seen.
+    Only the first process writes to the console; the output of the others goes to temporary files. Raises a PipelineError
+    with the root cause if a process fails.
     """
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # they would tell a failure three times
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # they would report a failure three times
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // compute.processes)))
-    where = ["--standalone"] if compute.nodes == 1 else []
-    quiet = range(1 if is_main_node(compute) else 0, compute.processes)
+    rendezvous = ["--standalone"] if compute.nodes == 1 else []
+    size = ["--nnodes", str(compute.nodes), "--nproc-per-node", str(compute.processes), "--max-restarts", "0"]
+    silent_ranks = range(1 if is_main_node(compute) else 0, compute.processes)
+    redirects = ["--redirects", ",".join(f"{rank}:3" for rank in silent_ranks)] if silent_ranks else []
     with tempfile.TemporaryDirectory() as logs:
-        redirects = ["--redirects", ",".join(f"{rank}:3" for rank in quiet)] if quiet else []
-        size = ["--nnodes", str(compute.nodes), "--nproc-per-node", str(compute.processes), "--max-restarts", "0"]
-        arguments = [*where, *size, *redirects, "--log-dir", logs, "--module", module, *sys.argv[1:]]
+        arguments = [*rendezvous, *size, *redirects, "--log-dir", logs, "--module", module, *sys.argv[1:]]
         sys.stdout.flush()
         try:
             torchrun.run(torchrun.parse_args(arguments))
@@ -99,34 +104,38 @@ def launch(module: str, compute: Distributed) -> None:
 
 
 def root_cause(error: "ChildFailedError", processes: int) -> PipelineError:
-    """What went wrong first: a process that was killed makes the others lose their connection, as one that stopped does."""
-    rank, failure = min(error.failures.items(), key=lambda each: (_rank_of(each[1]), each[1].timestamp))
+    """The error that came first: when one process is killed or fails, the others lose their connection to it.
+
+    The traceback of a defect is written to standard error.
+    """
+    rank, failure = min(error.failures.items(), key=lambda item: (_precedence(item[1]), item[1].timestamp))
     process = f"process {rank + 1} of {processes}"
     if was_killed(failure):
         return ModelError(
-            f"{process} was killed ({failure.signal_name()}), and the others were ended. If nobody did that, the system "
-            "ran out of memory: lower train.batch_size or compute.processes. Run it again to go on from the last checkpoint"
+            f"{process} was killed ({failure.signal_name()}), and the others were stopped. Unless someone killed it, the "
+            "system ran out of memory: lower train.batch_size or compute.processes. "
+            "Run it again to resume from the last checkpoint"
         )
     data = failure.error_file_data
     if not data.get("is_defect", True):
         return PipelineError(str(failure.message))
     if LOST_CONNECTION.search(str(failure.message)):
         return ModelError(
-            f"{process} lost its connection to the others. If another machine says why, mend that; see also that "
-            f"{MASTER_ADDRESS} can be reached from here. Run it again to go on from the last checkpoint"
+            f"{process} lost its connection to the others. If another node reports an error, fix that first; also check "
+            f"that {MASTER_ADDRESS} can be reached from this node. Run it again to resume from the last checkpoint"
         )
     sys.stderr.write(f"\n{failure.message}\n")
-    return PipelineError(f"{process} failed, as told above")
+    return PipelineError(f"{process} failed; its traceback is above")
 
 
 def was_killed(failure: "ProcessFailure") -> bool:
-    """Whether a signal ended the process before it could say what was wrong."""
+    """Whether a signal ended the process before it reported an error."""
     return failure.exitcode < 0 and "is_defect" not in failure.error_file_data
 
 
-def _rank_of(failure: "ProcessFailure") -> int:
-    """Killed before told before broken before cut off."""
-    if was_killed(failure) and failure.signal_name() != "SIGTERM":  # that is how the others are ended
+def _precedence(failure: "ProcessFailure") -> int:
+    """The rank of a failure as root cause: killed (0), reported by us (1), a defect (2), a consequence of others (3)."""
+    if was_killed(failure) and failure.signal_name() != "SIGTERM":  # torchrun stops the other processes by SIGTERM
         return 0
     if not failure.error_file_data.get("is_defect", True):
         return 1

@@ -1,4 +1,4 @@
-"""What the train stage says: before training, after it, and where memory runs out."""
+"""The log lines of the train stage before and after training, and its hint when memory runs out."""
 
 import logging
 from typing import Any
@@ -12,34 +12,40 @@ log = logging.getLogger(__name__)
 
 
 def describe_run(options: Train, trainer: FineTuner) -> str:
-    """What is about to be trained."""
+    """One line about the training that is about to start: model, rows, steps, precision, device, processes."""
     rows, processes = len(trainer.train_dataset), trainer.args.world_size
     steps, size = total_steps(options, rows, processes), rows_per_step(options, processes)
     extent = f"{steps:,} steps" if options.max_steps else f"{options.epochs:g} epochs, {steps:,} steps"
     config = trainer.model.config
+    architecture = (config.architectures or [config.model_type])[0]
     total, trainable = trainer.model.num_parameters(), trainer.model.num_parameters(only_trainable=True)
-    some = "" if trainable == total else f", {trainable:,} of them trained,"
+    trainable_note = "" if trainable == total else f" ({trainable:,} trainable)"
+    strategy = "FSDP" if trainer.is_fsdp_enabled else "DDP"
     return (
-        f"Training {(config.architectures or [config.model_type])[0]} with {total:,} parameters{some} on {rows:,} rows: "
+        f"Training {architecture} with {total:,} parameters{trainable_note} on {rows:,} rows: "
         f"{extent} of {size} rows, {'bf16' if trainer.args.bf16 else 'fp32'} on {trainer.args.device.type}"
-        + (f" and {processes - 1} more, by {'FSDP' if trainer.is_fsdp_enabled else 'DDP'}" if processes > 1 else "")
+        + (f" in {processes} processes ({strategy})" if processes > 1 else "")
     )
 
 
 def oom_hint(options: Train, trainer: FineTuner) -> str:
-    """What to lower where memory is too small for it."""
-    longest, evaluated = max(trainer.train_dataset["length"]), trainer.args.per_device_eval_batch_size
+    """The sizes of this run that take memory, and the parameters that lower them."""
+    max_length, eval_batch_size = max(trainer.train_dataset["length"]), trainer.args.per_device_eval_batch_size
     return (
-        f"trained in batches of {options.batch_size} rows, evaluated in batches of {evaluated}, of up to "
-        f"{longest} tokens. Lower train.batch_size (and raise train.gradient_accumulation as much), "
+        f"trained in batches of {options.batch_size} rows and evaluated in batches of {eval_batch_size}, of up to "
+        f"{max_length} tokens each. Lower train.batch_size (and raise train.gradient_accumulation by the same factor), "
         "train.eval_batch_size or tokenize.max_length, or set train.gradient_checkpointing=true"
     )
 
 
 def report(metrics: dict[str, Any]) -> None:
-    """Log the validation loss before and after, and which weights were kept."""
+    """Log the validation loss before and after training, and the step whose weights were kept."""
     before, after = metrics["validation_loss_before"], metrics["validation_loss"]
-    kept = f"the weights of step {metrics['kept_step']:,} of {metrics['steps']:,}"
     if after > before:
-        log.warning("The validation loss rose: the model got worse than its base. Lower train.learning_rate")
-    log.info(f"validation loss {before:.4f} → {after:.4f} nats a token; kept {kept} → {FINETUNED}/")
+        log.warning(
+            "The validation loss rose: the fine-tuned model is worse than the base model. Lower train.learning_rate"
+        )
+    log.info(
+        f"validation loss {before:.4f} → {after:.4f} nats per token; "
+        f"kept the weights of step {metrics['kept_step']:,} of {metrics['steps']:,} → {FINETUNED}/"
+    )

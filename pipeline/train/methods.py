@@ -1,7 +1,7 @@
-"""Which weights a training changes: all of them, or a LoRA adapter's, on a base in float32 or, for QLoRA, in 4 bits.
+"""The training methods: full fine-tuning, LoRA on a base model in float32, and QLoRA on a base model in 4 bits.
 
-An adapter is written beside the model that it is merged into, in models/finetuned/adapter/: in a folder of its own, as
-from_pretrained would apply one that lies beside merged weights a second time.
+An adapter is written beside the model that it is merged into, to models/finetuned/adapter/. It has a folder of its own
+because from_pretrained would apply an adapter next to the merged weights a second time.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, set_seed
@@ -26,135 +26,144 @@ from pipeline.modeling.loading import load_model
 if TYPE_CHECKING:
     from peft import PeftModel
 
-ADAPTER = "adapter"  # the folder in models/finetuned
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-# Models with a state, whose kernels read the weights of a module past it: peft puts no adapter there.
-STATE_SPACE, READ_PAST = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}, "out_proj"
-DROPOUT, OF_OTHER_HEADS = re.compile(r"dropout|pdrop"), re.compile(r"classif|summary|qa_|pooler")
+ADAPTER_FOLDER = "adapter"  # in models/finetuned
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # peft's file names
+# In these models with a recurrent state, kernels read the weights of this module without calling it: an adapter on it would
+# have no effect, so peft refuses it.
+STATE_SPACE_MODELS = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
+BYPASSED_MODULE = "out_proj"
+DROPOUT_KEY, OTHER_TASK_KEY = re.compile(r"dropout|pdrop"), re.compile(r"classif|summary|qa_|pooler")
 
 
-def load_trainable(base: Path, options: Train, device: torch.device) -> "PreTrainedModel | PeftModel":
-    """The base model as `options` train it: with the dropout asked for, and an adapter if the method is one.
+def load_trainable(base: Path, options: Train, device: torch.device) -> PreTrainedModel:
+    """The base model, ready for the method and dropout of `options`.
 
-    ConfigError if there is no such dropout or module in the model, or if this machine cannot run QLoRA.
+    For LoRA and QLoRA it is a PeftModel, which has all attributes of the model that it wraps. Raises ConfigError if the
+    model has no dropout or target module of that name, or if this machine cannot run QLoRA.
     """
     method = options.method
     changes: dict[str, Any] = {}
     if options.dropout is not None:
         changes = dropout_changes(AutoConfig.from_pretrained(base, local_files_only=True), options.dropout)
     if isinstance(method, Qlora):
-        if lacking := missing_for_qlora(device.type):
-            raise ConfigError(lacking)
-        changes |= {"quantization_config": _four_bits(uses_bf16(options.precision, device)), "device_map": {"": device}}
+        if error := missing_for_qlora(device.type):
+            raise ConfigError(error)
+        changes |= {
+            "quantization_config": _nf4_config(uses_bf16(options.precision, device)),
+            "device_map": {"": device},
+        }
     model = load_model(base, **changes)
     if isinstance(method, Full):
         return model
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-    if fault := target_module_error(model, method.target_modules):
-        raise ConfigError(fault)
+    if error := target_module_error(model, method.target_modules):
+        raise ConfigError(error)
     lora = LoraConfig(
         task_type="CAUSAL_LM",
         r=method.rank,
-        lora_alpha=method.alpha,
+        lora_alpha=method.alpha,  # type: ignore[arg-type]  # annotated as int, but only divided by the rank
         lora_dropout=method.dropout,
-        target_modules=_targets(model, method.target_modules),
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2's weights lie transposed
+        target_modules=_peft_target_modules(model, method.target_modules),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2's weights are transposed
     )
-    set_seed(options.seed)  # of the adapter's random half; the Trainer sets it anew
-    with _without_pefts_warnings():
+    set_seed(options.seed)  # for the adapter's random half; the Trainer sets the seed again
+    with _ignore_peft_warnings():
         if isinstance(method, Qlora):
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=options.gradient_checkpointing)
-        return get_peft_model(model, lora).eval()
+        return cast(PreTrainedModel, get_peft_model(model, lora).eval())
 
 
-def finalize_model(model: "PreTrainedModel | PeftModel", base: Path, folder: Path) -> PreTrainedModel:
-    """The model to keep: with the configuration of the base, an adapter written to folder/adapter and merged."""
+def finalize_model(model: PreTrainedModel, base: Path, folder: Path) -> PreTrainedModel:
+    """The model to export: with the base's dropout; an adapter is written to folder/adapter and merged."""
     if has_adapter(model):
-        write_adapter(model, folder / ADAPTER)
-        return merge_adapter(base, folder / ADAPTER)
+        write_adapter(model, folder / ADAPTER_FOLDER)
+        return merge_adapter(base, folder / ADAPTER_FOLDER)
     original = AutoConfig.from_pretrained(base, local_files_only=True)
-    for name in dropout_keys(original):  # of the training alone
+    for name in dropout_keys(original):  # train.dropout is for the training alone
         setattr(model.config, name, getattr(original, name))
-    return model  # type: ignore[return-value]
+    return model
 
 
-def has_adapter(model: Any) -> bool:
+def has_adapter(model: Any) -> "TypeGuard[PeftModel]":
     return hasattr(model, "peft_config")
 
 
 def write_adapter(model: "PeftModel", folder: Path) -> None:
-    """The adapter as peft writes it, but for its empty model card, and with sorted lists: the same bytes each time."""
-    model.save_pretrained(folder, save_embedding_layers=False)
+    """Write the adapter as peft does, but without the empty model card and with sorted lists: the same bytes each time."""
+    model.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink()
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     values = {name: sorted(value) if isinstance(value, list) else value for name, value in config.items()}
-    (folder / CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def merge_adapter(base: Path, adapter: Path) -> PreTrainedModel:
-    """The base model in float32 with the adapter's products added to its weights; QLoRA's too, so that it runs anywhere."""
+    """The base model in float32 with the adapter merged into its weights. For QLoRA, too, so that it runs on any machine."""
     from peft import PeftModel
 
-    with _without_pefts_warnings():
-        return PeftModel.from_pretrained(load_model(base), adapter).merge_and_unload().eval()
+    with _ignore_peft_warnings():
+        merged: PreTrainedModel = PeftModel.from_pretrained(load_model(base), adapter).merge_and_unload().eval()
+    return merged
 
 
 def load_adapter(model: "PeftModel", checkpoint: Path) -> None:
-    """Copy a checkpoint's adapter into the model, every tensor; ModelError if they do not match one to one."""
+    """Copy every tensor of a checkpoint's adapter into the model. Raises ModelError unless they match one to one."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    saved = load_file(checkpoint / WEIGHTS)
-    expected = {name: value.shape for name, value in get_peft_model_state_dict(model).items()}
-    if {name: value.shape for name, value in saved.items()} != expected:
-        raise ModelError(f"{checkpoint} does not fit the adapter; remove it and train anew")
+    saved = load_file(checkpoint / ADAPTER_WEIGHTS)
+    expected = {name: tensor.shape for name, tensor in get_peft_model_state_dict(model).items()}
+    if {name: tensor.shape for name, tensor in saved.items()} != expected:
+        raise ModelError(f"{checkpoint} does not fit the adapter; remove it and train again")
     set_peft_model_state_dict(model, saved)
 
 
 def linear_modules(model: PreTrainedModel) -> list[str]:
-    """The names of the modules that an adapter can be put on, the output head left out."""
+    """The names of the modules that can have an adapter: every linear module but the output head."""
     head = model.get_output_embeddings()
-    past = READ_PAST if model.config.model_type in STATE_SPACE else None
+    bypassed = BYPASSED_MODULE if model.config.model_type in STATE_SPACE_MODELS else None
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head and name.rsplit(".", 1)[-1] != past
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head and name.rsplit(".", 1)[-1] != bypassed
     ]
 
 
-def _targets(model: PreTrainedModel, wanted: str | list[str]) -> str | list[str]:
-    """All linear modules one by one where peft would refuse some of them."""
-    one_by_one = wanted == ALL_LINEAR and model.config.model_type in STATE_SPACE
-    return linear_modules(model) if one_by_one else wanted
+def _peft_target_modules(model: PreTrainedModel, target_modules: str | list[str]) -> str | list[str]:
+    """The modules by name where peft would refuse "all-linear", as it includes bypassed modules."""
+    needs_names = target_modules == ALL_LINEAR and model.config.model_type in STATE_SPACE_MODELS
+    return linear_modules(model) if needs_names else target_modules
 
 
 @contextmanager
-def _without_pefts_warnings() -> Iterator[None]:
-    """Not about transformers' next version, nor about the patterns by which it looks for experts that are not adapted."""
+def _ignore_peft_warnings() -> Iterator[None]:
+    """Hide warnings about transformers' next version, and about peft's own patterns for experts without an adapter."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.filterwarnings("ignore", r"The following (alpha|rank)_pattern keys did not match", RuntimeWarning)
         yield
 
 
-def target_module_error(model: PreTrainedModel, wanted: str | list[str]) -> str | None:
-    """What is wrong with train.method.target_modules, if anything; names and their last parts will do, as in peft."""
-    if wanted == ALL_LINEAR:
+def target_module_error(model: PreTrainedModel, target_modules: str | list[str]) -> str | None:
+    """The error in train.method.target_modules, or None. As in peft, a module's name or its last parts are accepted."""
+    if target_modules == ALL_LINEAR:
         return None
     names = linear_modules(model)
-    missing = [each for each in wanted if not any(name == each or name.endswith(f".{each}") for name in names)]
+    missing = [
+        target for target in target_modules if not any(name == target or name.endswith(f".{target}") for name in names)
+    ]
     if not missing:
         return None
-    there = sorted({name.rsplit(".", 1)[-1] for name in names})
+    available = sorted({name.rsplit(".", 1)[-1] for name in names})
     return (
         f"train.method.target_modules: the model has no linear module {', '.join(missing)} for an adapter; it has "
-        f"{', '.join(there)}"
+        f"{', '.join(available)}"
     )
 
 
 def dropout_keys(config: PretrainedConfig) -> list[str]:
-    """The configuration's dropouts, whatever the architecture calls them; those of heads for other tasks left out.
+    """The configuration's keys for dropout, whose names differ by architecture; those of heads for other tasks left out.
 
     >>> from transformers import GPT2Config, GPTNeoXConfig
     >>> dropout_keys(GPTNeoXConfig()), dropout_keys(GPT2Config())
@@ -163,12 +172,12 @@ def dropout_keys(config: PretrainedConfig) -> list[str]:
     return sorted(
         name
         for name, value in config.to_dict().items()
-        if DROPOUT.search(name) and not OF_OTHER_HEADS.search(name) and type(value) in (int, float)
+        if DROPOUT_KEY.search(name) and not OTHER_TASK_KEY.search(name) and type(value) in (int, float)
     )
 
 
 def dropout_changes(config: PretrainedConfig, dropout: float) -> dict[str, Any]:
-    """The configuration's keys to change; ConfigError if there is none."""
+    """The configuration's dropout keys with this value. Raises ConfigError if it has none."""
     names = dropout_keys(config)
     if not names:
         raise ConfigError(f"train.dropout: {dropout}, but a {config.model_type} model has no dropout; use null")
@@ -176,16 +185,17 @@ def dropout_changes(config: PretrainedConfig, dropout: float) -> dict[str, Any]:
 
 
 def missing_for_qlora(device: str) -> str | None:
-    """What QLoRA needs and this machine, or a device of it, has not; None if it has all."""
-    card = "" if device != "cpu" and torch.cuda.is_available() else "a CUDA card (compute.device: auto or cuda)"
+    """The error about what QLoRA needs and this machine, or a device of it, lacks; None if it lacks nothing."""
+    gpu = "" if device != "cpu" and torch.cuda.is_available() else "a CUDA GPU (compute.device: auto or cuda)"
     library = "" if find_spec("bitsandbytes") else "the library bitsandbytes (pip install bitsandbytes)"
-    if not card and not library:
+    if not gpu and not library:
         return None
-    lacking = " and ".join(filter(None, (card, library)))
-    return f"train.method: qlora needs {lacking}, not there; train/method=lora runs on any machine"
+    missing = " and ".join(filter(None, (gpu, library)))
+    return f"train.method: qlora needs {missing}, not available here; train/method=lora runs on any machine"
 
 
-def _four_bits(bf16: bool) -> Any:
+def _nf4_config(bf16: bool) -> Any:
+    """The quantization of QLoRA (see the class Qlora)."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -197,6 +207,7 @@ def _four_bits(bf16: bool) -> Any:
 
 
 def meta_model(config: PretrainedConfig) -> PreTrainedModel:
-    """The modules of a model, without its weights."""
+    """The modules of a model without its weights, to look up their names."""
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model

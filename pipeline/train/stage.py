@@ -3,10 +3,11 @@
     python -m pipeline.train     data/tokenized/, models/base/ → models/finetuned/, metrics/train.json,
                                  metrics/train/{history,validation}.tsv
 
-models/finetuned/ holds safetensors, tokenizer and generation config: from_pretrained("models/finetuned") just works. With
-train/method=lora an adapter is trained (pipeline/train/methods.py): it is merged into the model, and lies in adapter/ besides.
-A training that was killed goes on from its last checkpoint (see pipeline/train/checkpoints.py) and ends as if it had not been.
-With compute=ddp or compute=fsdp several processes train (see pipeline/train/launch.py); the first of them writes.
+models/finetuned/ holds the safetensors, the tokenizer and a generation config: from_pretrained("models/finetuned") just
+works. With train/method=lora, an adapter is trained (pipeline/train/methods.py); it is merged into the model and also
+written to models/finetuned/adapter/. A training that was killed resumes from its last checkpoint
+(pipeline/train/checkpoints.py) and ends with the same result as without the interruption. With compute=ddp or
+compute=fsdp, several processes train (pipeline/train/launch.py), and the main process writes the outputs.
 """
 
 import logging
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from pipeline.config.options import Machine
+from pipeline.config.options import Compute
 from pipeline.config.params import Params, Train
 from pipeline.core.distributed import broadcast_object, is_main_process, local_rank, process_group
 from pipeline.core.entrypoint import stage
@@ -35,24 +36,23 @@ from pipeline.train.methods import load_trainable
 log = logging.getLogger(__name__)
 
 
-def train(options: Train, device: torch.device, compute: Machine | None = None) -> dict[str, Any]:
-    """Train, write the model and its history; return the metrics. Of several processes, the main one writes."""
-    where = {**(compute.model_dump() if compute else {}), "device": device.type}
-    with shared_checkpoint_folder(
-        checkpoint_key({**options.model_dump(), "compute": where}, TOKENIZED, BASE)
-    ) as folder:
+def train(options: Train, device: torch.device, compute: Compute | None = None) -> dict[str, Any]:
+    """Train, write the model and the training history, and return the metrics. Only the main process writes."""
+    machine = {**(compute.model_dump() if compute else {}), "device": device.type}
+    key = checkpoint_key({**options.model_dump(), "compute": machine}, TOKENIZED, BASE)
+    with shared_checkpoint_folder(key) as folder:
         checkpoint = broadcast_object(last_checkpoint(folder) if is_main_process() else None)
         trainer = build_trainer(options, BASE, TOKENIZED, folder, device, compute)
         log.info(describe_run(options, trainer))
         log.debug(f"checkpoints in {folder}")
         if checkpoint:
-            log.info(f"Going on from {checkpoint.name}, which an interrupted training left")
+            log.info(f"Resuming from {checkpoint.name}")
         with explain_out_of_memory(oom_hint(options, trainer)), skip_packing_detection(options.packing):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            kept = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
+            evaluation = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
         model = gather_model(trainer, lambda: load_trainable(BASE, options, device))
         history = history_rows(trainer.state.log_history)
-        metrics = training_metrics(trainer, model, kept, history, BASE)
+        metrics = training_metrics(trainer, model, evaluation, history, BASE)
         if is_main_process():
             write_history(TRAIN_HISTORY, history)
             export_model(model.cpu(), load_tokenizer(BASE), BASE, FINETUNED)
