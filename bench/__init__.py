@@ -1,1 +1,1 @@
-"""Measurements of the pipeline, beside other ways to do the same. No stage imports them."""
+"""Benchmarks of the pipeline beside other tools. No stage imports them."""

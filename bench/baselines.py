@@ -1,4 +1,4 @@
-"""The same work done otherwise: the tutorial's way, and the Rust tokenizer with nothing around it."""
+"""The same data work done in other ways: the tutorial's code, and the Rust tokenizer alone."""
 
 import re
 import statistics
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-CHUNK = 10_000  # texts at a time: the tokenizer's threads need many
+CHUNK_TEXTS = 10_000  # tokenized at a time: many keep the tokenizer's threads busy
 PROMPT = "### Question:\n{question}\n### Answer:"
 
 
 def tutorial_rate(rows: list[dict[str, Any]], question: str, answer: str, tokenizer_folder: Path) -> float:
-    """Rows a second of the tutorial's cleaning, formatting, saving and tokenizing, imports not counted.
+    """Rows per second of the tutorial's cleaning, formatting and tokenizing, without imports.
 
-    Its code to the letter, but for what it takes from a library that it does not show: tokenizing is a map over
-    batches of one row, as the walk-throughs with that function have it.
+    question, answer: the columns of `rows`. The code is the tutorial's verbatim, except for what it takes from a library that
+    it does not show: tokenizing is a map over batches of one row, as in the walkthroughs with that function.
     """
     import datasets
     import pandas as pd
@@ -45,11 +45,11 @@ def tutorial_rate(rows: list[dict[str, Any]], question: str, answer: str, tokeni
     return len(rows) / (time.perf_counter() - started)
 
 
-def bare_tokenizer_rate(rows: list[dict[str, str]], base: Path, repeats: int) -> float:
-    """Rows a second, median of `repeats`, of encoding prompts and completions and keeping nothing."""
+def bare_tokenizer_rate(rows: list[dict[str, str]], tokenizer_folder: Path, repeats: int) -> float:
+    """Rows per second of encoding prompts and completions without keeping the result, the median of `repeats`."""
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
     return statistics.median(len(rows) / _encoding_seconds(rows, tokenizer) for _ in range(repeats))
 
 
@@ -61,6 +61,6 @@ def _encoding_seconds(rows: list[dict[str, str]], tokenizer: Any) -> float:
 
 
 def _chunks(rows: list[dict[str, str]]) -> Iterator[list[str]]:
-    for start in range(0, len(rows), CHUNK):
+    for start in range(0, len(rows), CHUNK_TEXTS):
         for column in ("prompt", "completion"):
-            yield [row[column] for row in rows[start : start + CHUNK]]
+            yield [row[column] for row in rows[start : start + CHUNK_TEXTS]]

@@ -1,11 +1,11 @@
-"""What the data stages take: seconds and memory of fetch, clean, format and tokenize, beside other ways to do it.
+"""Time and memory of the data stages (fetch, clean, format, tokenize), beside other ways to do the same work.
 
-    python -m bench.data                                  256,916 generated rows of the real data's lengths
+    python -m bench.data                                  256,916 generated rows with the real data's lengths
     python -m bench.data --rows-from my.jsonl --columns '{question: Title, answer: Reply}'
     python -m bench.data --curve                          10,000 to 1,000,000 rows → docs/data_curve.png
 
-The stages run as processes of their own in a copy of the project, in a temporary folder. Two rates are taken in the
-same run: that of the tutorial's code on the first of the rows, and that of the bare Rust tokenizer.
+Each stage runs in its own process, in a copy of the project in a temporary folder. The rate of the tutorial's code on the first
+rows and the rate of the bare Rust tokenizer are measured in the same run.
 """
 
 import argparse
@@ -13,22 +13,21 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from bench.baselines import bare_tokenizer_rate, tutorial_rate
-from bench.stages import ROOT, STAGES, Measured, checkout, run_stages
+from bench.stages import ROOT, STAGES, StageRun, checkout, run_stages
 
 KNOWLEDGE, PLOT = ROOT / "data/knowledge/conditions.yaml", ROOT / "docs/data_curve.png"
-CURVE = (10_000, 30_000, 100_000, 300_000, 1_000_000)
+SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)  # of --curve
 COLUMNS = "{question: Description, answer: Doctor}"
-REPEATS = 3  # of the bare tokenizer, of which the median counts
-Curve = dict[int, list[Measured]]
+REPEATS = 3  # of the bare tokenizer; the median counts
+Curve = dict[int, list[StageRun]]
 
 
-def write_generated(path: Path, rows: int) -> None:
-    """`rows` dialogues as a user would have them: a JSON Lines file."""
+def write_generated_rows(path: Path, rows: int) -> None:
+    """Write `rows` dialogues as a JSON Lines file, as a user may have it."""
     from pipeline.synthetic.dialogues import read_knowledge
     from pipeline.synthetic.letters import generate_letters
 
@@ -37,14 +36,14 @@ def write_generated(path: Path, rows: int) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def measure(rows: int, options: argparse.Namespace, folder: Path) -> tuple[Path, list[Measured]]:
-    """(the copy of the project, the four stages' measures) of `rows` rows."""
+def measure(rows: int, options: argparse.Namespace, folder: Path) -> tuple[Path, list[StageRun]]:
+    """(the copy of the project, the runs of the four stages) for `rows` rows."""
     project = checkout(folder / f"project{rows}", options.tokenizer)
     source = options.rows_from
     if source is None:
         source = folder / f"rows{rows}.jsonl"
         started = time.perf_counter()
-        write_generated(source, rows)
+        write_generated_rows(source, rows)
         print(
             f"{rows:,} rows generated in {time.perf_counter() - started:.1f} s, {source.stat().st_size / 1e6:,.0f} MB"
         )
@@ -53,67 +52,69 @@ def measure(rows: int, options: argparse.Namespace, folder: Path) -> tuple[Path,
         f"data.path='{source.resolve()}'",
         f"data.columns={options.columns}",
         f"data.limit={rows}",
+        "clean/patterns=medical",
     ]
     return project, run_stages(project, overrides)
 
 
-def table(measured: list[Measured]) -> str:
+def table(runs: list[StageRun]) -> str:
     lines = [
-        f"{'stage':10}{'rows in':>12}{'seconds':>10}{'µs a row':>10}{'inside, s':>11}{'CPU, s':>9}{'peak, GB':>10}"
+        f"{'stage':10}{'rows in':>12}{'seconds':>10}{'µs per row':>12}{'inside, s':>11}{'CPU, s':>9}{'peak, GB':>10}"
     ]
     lines += [
-        f"{each.stage:10}{each.rows:12,}{each.seconds:10.2f}{1e6 * each.seconds / each.rows:10.1f}"
-        f"{each.inside:11.2f}{each.cpu:9.2f}{each.peak / 1e9:10.2f}"
-        for each in [*measured, total(measured)]
+        f"{run.stage:10}{run.rows:12,}{run.seconds:10.2f}{1e6 * run.seconds / run.rows:12.1f}"
+        f"{run.inside:11.2f}{run.cpu:9.2f}{run.peak / 1e9:10.2f}"
+        for run in [*runs, total(runs)]
     ]
     return "\n".join(lines)
 
 
-def total(measured: list[Measured]) -> Measured:
-    """All stages one after the other: rows are those that fetch was given, the peak is the greatest."""
-    seconds, inside, cpu = (sum(getattr(each, name) for each in measured) for name in ("seconds", "inside", "cpu"))
-    return Measured("total", seconds, inside, cpu, max(each.peak for each in measured), measured[0].rows)
+def total(runs: list[StageRun]) -> StageRun:
+    """All stages together: the rows that fetch read, the sum of the times, the greatest peak."""
+    seconds, inside, cpu = (sum(getattr(run, name) for run in runs) for name in ("seconds", "inside", "cpu"))
+    return StageRun("total", seconds, inside, cpu, max(run.peak for run in runs), runs[0].rows)
 
 
-def comparisons(project: Path, measured: list[Measured], options: argparse.Namespace) -> str:
-    """The tutorial's rate and the bare tokenizer's beside the stages', each as a ratio."""
+def comparisons(project: Path, runs: list[StageRun], options: argparse.Namespace) -> str:
+    """The rates of the tutorial and of the bare tokenizer, each with the ratio to the stages' rate."""
     import pyarrow.parquet as pq
 
-    names = yaml.safe_load(options.columns)
+    columns, base = yaml.safe_load(options.columns), project / "models/base"
+    has_config = (options.tokenizer / "tokenizer_config.json").exists()
     first = pq.read_table(project / "data/raw/rows.parquet").slice(0, options.tutorial_rows).to_pylist()
-    theirs = tutorial_rate(first, names["question"], names["answer"], options.tokenizer)
-    ours = measured[0].rows / total(measured).seconds
-    bare = bare_tokenizer_rate(_formatted(project), project / "models/base", REPEATS)
-    tokenize = measured[-1].rows / measured[-1].inside
-    return "\n".join(
-        (
-            f"{'the four stages, processes started':40}{ours:9,.0f} rows/s",
-            f"{f'the tutorial, on {len(first):,} rows':40}{theirs:9,.0f} rows/s: the stages do {ours / theirs:.1f} times as many",
-            f"{'tokenize, inside the process':40}{tokenize:9,.0f} rows/s",
-            f"{f'the bare Rust tokenizer, median of {REPEATS}':40}{bare:9,.0f} rows/s: tokenize does {tokenize / bare:.0%} of it",
-        )
+    tutorial = tutorial_rate(first, columns["question"], columns["answer"], options.tokenizer if has_config else base)
+    stages = runs[0].rows / total(runs).seconds
+    bare = bare_tokenizer_rate(_formatted_rows(project), base, REPEATS)
+    tokenize = runs[-1].rows / runs[-1].inside
+    lines = (
+        ("the four stages, with process start", stages, ""),
+        (f"the tutorial, on {len(first):,} rows", tutorial, f": the stages are {stages / tutorial:.1f} times as fast"),
+        ("tokenize, inside the process", tokenize, ""),
+        (f"the bare Rust tokenizer, median of {REPEATS}", bare, f": tokenize reaches {tokenize / bare:.0%} of it"),
     )
+    return "\n".join(f"{name:40}{rate:9,.0f} rows/s{comparison}" for name, rate, comparison in lines)
 
 
-def _formatted(project: Path) -> list[dict[str, str]]:
-    """What the tokenize stage reads."""
+def _formatted_rows(project: Path) -> list[dict[str, str]]:
+    """The rows that the tokenize stage reads."""
     from pipeline.core.files import read_jsonl
 
     return [row for split in ("train", "validation") for row in read_jsonl(project / f"data/formatted/{split}.jsonl")]
 
 
 def curve_table(curve: Curve) -> str:
-    """Rows → seconds of each stage and of all, µs a row, the greatest peak of memory."""
-    lines = [f"{'rows':>10}" + "".join(f"{stage + ', s':>13}" for stage in (*STAGES, "total")) + "  µs a row  peak, GB"]
-    for rows, measured in curve.items():
-        whole = total(measured)
-        seconds = "".join(f"{each.seconds:13.2f}" for each in (*measured, whole))
-        lines.append(f"{rows:10,}{seconds}{1e6 * whole.seconds / rows:10.1f}{whole.peak / 1e9:10.2f}")
+    """One line for each number of rows: seconds of each stage and of all, µs per row, greatest peak memory."""
+    header = "".join(f"{stage + ', s':>13}" for stage in (*STAGES, "total"))
+    lines = [f"{'rows':>10}{header}  µs per row  peak, GB"]
+    for rows, runs in curve.items():
+        all_stages = total(runs)
+        seconds = "".join(f"{run.seconds:13.2f}" for run in [*runs, all_stages])
+        lines.append(f"{rows:10,}{seconds}{1e6 * all_stages.seconds / rows:12.1f}{all_stages.peak / 1e9:10.2f}")
     return "\n".join(lines)
 
 
 def plot(curve: Curve, path: Path) -> None:
-    """Time and memory of each stage by the number of rows, both axes logarithmic: what is linear is a slope of one."""
+    """Draw time and memory of each stage by the number of rows. Both axes are logarithmic, so linear cost has slope one."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -121,8 +122,8 @@ def plot(curve: Curve, path: Path) -> None:
 
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for number, stage in enumerate(STAGES):
-        axes[0].plot(list(curve), [measured[number].seconds for measured in curve.values()], "o-", label=stage)
-        axes[1].plot(list(curve), [measured[number].peak / 1e9 for measured in curve.values()], "o-", label=stage)
+        axes[0].plot(list(curve), [runs[number].seconds for runs in curve.values()], "o-", label=stage)
+        axes[1].plot(list(curve), [runs[number].peak / 1e9 for runs in curve.values()], "o-", label=stage)
     for axis, title in zip(axes, ("seconds", "peak memory, GB"), strict=True):
         axis.set(xscale="log", yscale="log", xlabel="rows", title=title)
         axis.grid(alpha=0.3)
@@ -132,30 +133,31 @@ def plot(curve: Curve, path: Path) -> None:
     pyplot.close(figure)
 
 
-def arguments(given: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.data", description="Time and memory of the data stages.")
-    parser.add_argument("--rows", type=int, default=256_916, help="of the hub's ai-medical-chatbot by default")
-    parser.add_argument("--tokenizer", type=Path, default=ROOT / "models/nano", help="a model folder")
-    parser.add_argument("--rows-from", type=Path, help="a file of your own; its first --rows rows")
+    parser.add_argument("--rows", type=int, default=256_916, help="default: those of ai-medical-chatbot on the hub")
+    parser.add_argument("--tokenizer", type=Path, default=ROOT / "models/nano", help="a folder with tokenizer.json")
+    parser.add_argument("--rows-from", type=Path, help="a data file of your own; its first --rows rows are read")
     parser.add_argument("--columns", default=COLUMNS, help="data.columns: its question and answer")
-    parser.add_argument("--tutorial-rows", type=int, default=3000, help="the tutorial's code runs on so many")
-    parser.add_argument("--curve", type=int, nargs="*", metavar="ROWS", help=f"several sizes, by default {CURVE}")
-    parser.add_argument("--plot", type=Path, default=PLOT, help="where the curve is drawn")
-    options: Any = parser.parse_args(given)
-    return options
+    parser.add_argument("--tutorial-rows", type=int, default=3000, help="rows for the tutorial's code")
+    parser.add_argument("--curve", type=int, nargs="*", metavar="ROWS", help=f"several sizes; default: {SIZES}")
+    parser.add_argument("--plot", type=Path, default=PLOT, help="file to draw the curve to")
+    return parser.parse_args(arguments)
 
 
-def main(given: list[str] | None = None) -> None:
-    options = arguments(given)
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_arguments(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         if options.curve is None:
-            project, measured = measure(options.rows, options, Path(temporary))
-            print(table(measured))
-            print(comparisons(project, measured, options))
+            project, runs = measure(options.rows, options, Path(temporary))
+            print(table(runs))
+            print(comparisons(project, runs, options))
             return
         curve: Curve = {}
-        for rows in options.curve or CURVE:
-            with tempfile.TemporaryDirectory(dir=temporary) as folder:  # a million rows fill gigabytes: one at a time
+        for rows in options.curve or SIZES:
+            with tempfile.TemporaryDirectory(
+                dir=temporary
+            ) as folder:  # a million rows fill gigabytes: keep only one size
                 curve[rows] = measure(rows, options, Path(folder))[1]
         print(curve_table(curve))
         plot(curve, options.plot)

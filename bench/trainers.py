@@ -1,10 +1,10 @@
-"""Ways to fine-tune a model on formatted rows, each timed by itself: this project's, the tutorial's, TRL's.
+"""Trainers that fine-tune a model on formatted rows, each timed alone: this project's, the tutorial's, TRL's.
 
-    python -m bench.trainers NAME --model FOLDER --formatted FOLDER --rate 5e-4 --epochs 1
+    python -m bench.trainers NAME --model FOLDER --formatted FOLDER --tokenized FOLDER --rate 5e-4 --epochs 1
 
-prints one JSON object: seconds of training alone (loading, evaluation and saving left out), tokens of the rows (padding
-left out), the held-out loss on the completions of test.jsonl in nats a token, and the parameters but for the input
-embedding. On a CUDA card where there is one, else on the CPU.
+Prints one JSON object: seconds of training alone (without loading, evaluation and saving), tokens of the rows (without
+padding), the held-out loss on the completions of test.jsonl in nats per token, and the number of parameters without the input
+embedding. Runs on a CUDA GPU if there is one, else on the CPU.
 """
 
 import argparse
@@ -17,85 +17,90 @@ from pathlib import Path
 from typing import Any
 
 Rows = list[dict[str, str]]
+Prepared = tuple[Any, Callable[[], Any]]  # the model, and the function that trains it
 
 
-def pipeline_stage(given: argparse.Namespace) -> tuple[Any, Callable[[], Any]]:
-    """The train stage's Trainer, with its parameters as params.yaml has them, but for those given."""
+def pipeline_stage(args: argparse.Namespace) -> Prepared:
+    """The train stage's Trainer, with the parameters of conf/ and the given overrides, rate and epochs."""
     import torch
 
     from pipeline.compose.composition import compose_params, parse_params
     from pipeline.config.validation import validate_params
     from pipeline.train.build import build_trainer
 
-    lengths = (f"tokenize.max_length={given.length}", f"model.positions={given.length}")
-    values = parse_params(compose_params("model=scratch", "train.precision=auto", *lengths, *given.overrides))
+    lengths = (f"tokenize.max_length={args.length}", f"model.positions={args.length}")
+    values = parse_params(compose_params("model=scratch", "train.precision=auto", *lengths, *args.overrides))
     params = validate_params(values)
-    options = params.train.model_copy(update={"epochs": given.epochs, "learning_rate": given.rate, "keep_best": False})
-    device = torch.device("cpu" if given.cpu else "cuda")
-    trainer = build_trainer(options, given.model, given.tokenized, Path(given.scratch), device)
+    options = params.train.model_copy(update={"epochs": args.epochs, "learning_rate": args.rate, "keep_best": False})
+    device = torch.device("cpu" if args.cpu else "cuda")
+    trainer = build_trainer(options, args.model, args.tokenized, Path(args.scratch), device)
     trainer.args.eval_strategy = trainer.args.save_strategy = "no"
     trainer.args.eval_on_start = False
     return trainer.model, trainer.train
 
 
-def tutorial(given: argparse.Namespace) -> tuple[Any, Callable[[], Any]]:
-    """The tutorial's Trainer: a row at a time, four to a step, Adafactor, the loss on question and answer."""
+def tutorial(args: argparse.Namespace) -> Prepared:
+    """The tutorial's Trainer: batches of one row, four to a step, Adafactor, the loss on question and answer."""
     import datasets
     from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-    tokenizer = _tokenizer(given.model)
+    tokenizer = _tokenizer(args.model)
 
     def tokenize(examples: dict[str, list[str]]) -> Any:
         text = examples["prompt"][0] + examples["completion"][0]
-        found = tokenizer(text, return_tensors="np", truncation=True, max_length=given.length, padding=True)
-        return {**found, "labels": found["input_ids"]}
+        encoding = tokenizer(text, return_tensors="np", truncation=True, max_length=args.length, padding=True)
+        return {**encoding, "labels": encoding["input_ids"]}
 
-    rows = datasets.Dataset.from_list(_rows(given.formatted / "train.jsonl"))
+    rows = datasets.Dataset.from_list(_rows(args.formatted / "train.jsonl"))
     tokenized = rows.map(tokenize, batched=True, batch_size=1, remove_columns=rows.column_names)
-    model = AutoModelForCausalLM.from_pretrained(given.model, dtype="float32")
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype="float32")
     arguments = TrainingArguments(
-        learning_rate=given.rate,
-        num_train_epochs=given.epochs,
+        learning_rate=args.rate,
+        num_train_epochs=args.epochs,
         per_device_train_batch_size=1,
         gradient_accumulation_steps=4,
         gradient_checkpointing=False,
         optim="adafactor",
         warmup_steps=1,
-        **_shared(given),
+        **_training_arguments(args),
     )
     return model, Trainer(model=model, args=arguments, train_dataset=tokenized).train
 
 
-def trl(given: argparse.Namespace, **tuned: Any) -> tuple[Any, Callable[[], Any]]:
-    """TRL's SFTTrainer on the same file; without more options as it comes."""
+def trl(args: argparse.Namespace, **tuned: Any) -> Prepared:
+    """TRL's SFTTrainer on the same file, with its defaults except for `tuned`."""
     import datasets
     from trl import SFTConfig, SFTTrainer
 
-    rows = datasets.Dataset.from_list(_rows(given.formatted / "train.jsonl"))
+    rows = datasets.Dataset.from_list(_rows(args.formatted / "train.jsonl"))
     arguments = SFTConfig(
-        learning_rate=given.rate, num_train_epochs=given.epochs, max_length=given.length, **_shared(given), **tuned
+        learning_rate=args.rate,
+        num_train_epochs=args.epochs,
+        max_length=args.length,
+        **_training_arguments(args),
+        **tuned,
     )
     trainer = SFTTrainer(
-        model=str(given.model), args=arguments, train_dataset=rows, processing_class=_tokenizer(given.model)
+        model=str(args.model), args=arguments, train_dataset=rows, processing_class=_tokenizer(args.model)
     )
     return trainer.model, trainer.train
 
 
-def trl_tuned(given: argparse.Namespace) -> tuple[Any, Callable[[], Any]]:
+def trl_tuned(args: argparse.Namespace) -> Prepared:
     """TRL's SFTTrainer with packing and without gradient checkpointing, in bfloat16 where the machine has it."""
     import torch
 
     from pipeline.modeling.devices import supports_bf16
 
     return trl(
-        given,
-        bf16=supports_bf16(torch.device("cpu" if given.cpu else "cuda")),
+        args,
+        bf16=supports_bf16(torch.device("cpu" if args.cpu else "cuda")),
         gradient_checkpointing=False,
         packing=True,
     )
 
 
-CONTENDERS = {
+TRAINERS = {
     "pipeline": pipeline_stage,
     "tutorial": tutorial,
     "trl": trl,
@@ -103,10 +108,10 @@ CONTENDERS = {
 }
 
 
-def _shared(given: argparse.Namespace) -> dict[str, Any]:
+def _training_arguments(args: argparse.Namespace) -> dict[str, Any]:
     return {
-        "output_dir": given.scratch,
-        "use_cpu": given.cpu,
+        "output_dir": args.scratch,
+        "use_cpu": args.cpu,
         "seed": 0,
         "save_strategy": "no",
         "report_to": "none",
@@ -128,50 +133,50 @@ def _tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def tokens_and_loss(model: Any, given: argparse.Namespace) -> tuple[int, float]:
-    """(tokens of the training rows, the model's held-out loss on the test rows' completions)."""
+def tokens_and_loss(model: Any, args: argparse.Namespace) -> tuple[int, float]:
+    """(tokens of the training rows, held-out loss on the completions of the test rows)."""
     from pipeline.modeling.encoding import build_example, load_encoder
     from pipeline.modeling.held_out_loss import held_out_loss
 
-    encoder = load_encoder(given.model)
+    encoder = load_encoder(args.model)
 
     def examples(split: str) -> list[Any]:
-        rows = _rows(given.formatted / f"{split}.jsonl")
-        pairs = zip(
-            encoder.prompts(r["prompt"] for r in rows), encoder.completions(r["completion"] for r in rows), strict=True
-        )
-        return [build_example(prompt, completion, given.length) for prompt, completion in pairs]
+        rows = _rows(args.formatted / f"{split}.jsonl")
+        prompts = encoder.encode_prompts(row["prompt"] for row in rows)
+        completions = encoder.encode_completions(row["completion"] for row in rows)
+        pairs = zip(prompts, completions, strict=True)
+        return [build_example(prompt, completion, args.length) for prompt, completion in pairs]
 
-    tokens = sum(len(each.input_ids) for each in examples("train"))
-    return tokens, held_out_loss(model.eval().float(), examples("test"), encoder.padding)
+    tokens = sum(len(example.input_ids) for example in examples("train"))
+    return tokens, held_out_loss(model.eval().float(), examples("test"), encoder.pad_id)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("name", choices=CONTENDERS)
+    parser = argparse.ArgumentParser(prog="python -m bench.trainers", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("name", choices=TRAINERS)
     for name in ("model", "formatted", "tokenized"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--rate", type=float, required=True)
+        parser.add_argument(f"--{name}", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--rate", type=float, required=True, help="learning rate")
     parser.add_argument("--epochs", type=float, default=1)
-    parser.add_argument("--length", type=int, default=1024, help="tokens a row at most")
-    parser.add_argument("--overrides", nargs="*", default=[], help="of the pipeline's parameters")
-    given = parser.parse_args()
+    parser.add_argument("--length", type=int, default=1024, help="greatest number of tokens in a row")
+    parser.add_argument("--overrides", nargs="*", default=[], help="Hydra overrides of the pipeline's parameters")
+    args = parser.parse_args()
     import torch
 
-    given.cpu = not torch.cuda.is_available()
-    with tempfile.TemporaryDirectory() as given.scratch:
-        model, train = CONTENDERS[given.name](given)
+    args.cpu = not torch.cuda.is_available()
+    with tempfile.TemporaryDirectory() as args.scratch:
+        model, train = TRAINERS[args.name](args)
         started = time.perf_counter()
         train()
         seconds = time.perf_counter() - started
-    tokens, loss = tokens_and_loss(model, given)
-    found = {
+    tokens, loss = tokens_and_loss(model, args)
+    result = {
         "seconds": seconds,
-        "tokens": int(tokens * given.epochs),
+        "tokens": int(tokens * args.epochs),
         "loss": loss,
         "parameters": model.num_parameters() - model.get_input_embeddings().weight.numel(),
     }
-    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.write(json.dumps(result) + "\n")
 
 
 if __name__ == "__main__":
