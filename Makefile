@@ -1,23 +1,39 @@
-# make repro    environment, parameters checked, all stages (what has not changed comes from the cache)
+# make repro    environment, parameters checked, all stages (unchanged ones come from the cache)
 # make test     environment, all tests
+# make check    lint, types and the fast tests, in under a minute: for daily use
+# make docs     the documentation as a site, in docs/_build/html
 # make params   compose params.yaml from conf/
 # make lint     ruff
-# make lock     pin the newest versions that pyproject.toml allows in requirements.txt
+# make lock     pin the newest versions that pyproject.toml allows in requirements.txt and requirements-dev.txt
 
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
 
-.PHONY: repro test params lint lock clean
+.PHONY: repro test check lint docs params lock clean
 
 repro: $(VENV)/installed params.yaml
 	python -m pipeline.compose --check || [ $$? -eq 3 ]
 	dvc repro
 	@echo "Open metrics/report.html in a browser to see the answers side by side."
 
-test: $(VENV)/installed
-	# two workers, one thread each: with more threads than cores they wait for each other
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/installed-dev
+	# two workers with one thread each: more threads than cores slow each other down
+	$(PYTEST)
+
+check: $(VENV)/installed-dev lint
+	# the type checker on one core beside the tests on the other
+	@mypy > $(VENV)/mypy.txt & types=$$!; OMP_NUM_THREADS=1 python -m pytest -m "not slow"; tests=$$?; \
+	wait $$types; types=$$?; cat $(VENV)/mypy.txt; exit $$((tests + types))
+
+lint: $(VENV)/installed-dev
+	ruff check .
+	ruff format --check .
+
+docs: $(VENV)/installed-dev
+	sphinx-build -W --keep-going -n -q -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html in a browser."
 
 params: $(VENV)/installed
 	python -m pipeline.compose
@@ -25,22 +41,21 @@ params: $(VENV)/installed
 params.yaml: | $(VENV)/installed
 	python -m pipeline.compose
 
-lint: $(VENV)/installed
-	ruff check . && ruff format --check .
-
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
 	python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	touch $@
 
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	touch $@
+
 lock:
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' > $(VENV)/direct.txt
-	python -m pip install --quiet --requirement $(VENV)/direct.txt
-	{ echo "# Written by make lock from pyproject.toml."; python -m pip freeze | sed "s/^torch==.*/torch==2.13.0/; s/^torch @.*/torch==2.13.0/"; } > requirements.txt
-	touch $(VENV)/installed
+	python .ci/lock
+	touch $(VENV)/installed $(VENV)/installed-dev
 
 clean:
-	rm -rf $(VENV) .checkpoints
+	rm -rf $(VENV) .checkpoints docs/_build
