@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.project import ROOT, copy_project, made_once, make_built, make_repository
+from support.project import SHIPPED, copy_project, made_once, make_built, make_repository
+
+
+# The longest files first: two workers run side by side (see Makefile), and neither should run alone at the end for long.
+# The first two build what the others share, one `repository`, the other `built`: neither waits for the other.
+LONGEST = ["test_errors.py", "test_compute.py", "test_pipeline.py", "test_hub.py", "test_bench.py"]
+SLOW_FIXTURES = {"project", "repository", "built", "in_built"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: two run side by side (see Makefile), and the last should not run alone for long.
-
-    The first two make what the others share, one `repository`, the other `built`: neither waits for the other.
-    """
-    longest = ["test_errors.py", "test_compute.py", "test_pipeline.py", "test_hub.py", "test_bench.py"]
-    items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
+    """Order the files, and mark as slow what runs commands or trains: `make check` leaves that out."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    for item in items:
+        if "end_to_end" in item.path.parts or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
@@ -45,13 +50,13 @@ def in_built(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def train_options() -> Callable[..., Any]:
     """The shipped train section with changes; those of early stopping one by one."""
     from pipeline.compose.composition import parse_params
     from pipeline.config.params import Train
 
-    shipped = parse_params((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"]
+    shipped = parse_params((SHIPPED / "params.yaml").read_text(encoding="utf-8"))["train"]
     tiny = {"epochs": 1.0, "batch_size": 16, "warmup_steps": 2, "logging_steps": 2}
 
     def options(early_stopping: dict[str, Any] | None = None, **changes: Any) -> Train:

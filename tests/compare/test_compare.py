@@ -1,4 +1,4 @@
-"""The page shows what the models said, and nothing that they said becomes part of it."""
+"""The outputs of compare: the report, its tables and the console, with hostile text in prompts and answers."""
 
 import re
 from typing import Any
@@ -7,7 +7,14 @@ import pandas as pd
 from support.predictions import predictions
 
 from pipeline.compare.report import draw_curves, render_template
-from pipeline.compare.stage import answers_table, comparison_metrics, console_table, pair_predictions, verdicts_table
+from pipeline.compare.stage import (
+    comparison_summary,
+    format_example,
+    format_metrics_table,
+    pair_predictions,
+    paired_answers_table,
+    verdicts_table,
+)
 from pipeline.compare.verdicts import Comparison, compare_predictions, method_note, verdict_sentence
 
 ANSWER = {
@@ -39,8 +46,8 @@ def comparison() -> Comparison:
 def page(**changes: Any) -> str:
     values: dict[str, Any] = {
         "comparison": comparison(),
-        "sentence": verdict_sentence(comparison()),
-        "grounds": method_note(comparison()),
+        "verdict_sentence": verdict_sentence(comparison()),
+        "method_note": method_note(comparison()),
         "signature": {"bleu": "nrefs:1"},
         "clean": {
             "rows_kept": 8,
@@ -63,69 +70,87 @@ def page(**changes: Any) -> str:
     return render_template("pipeline.compare", "report.html.j2", **{**values, **changes})
 
 
-def test_the_brief_has_base_finetuned_and_delta_and_what_is_sure_of_it() -> None:
-    found = comparison_metrics(comparison())
-    assert found["overall"] == {"verdict": "better", "rows": 60, "tests": 8, "resamples": 1000, "seed": 0}
-    f1 = found["f1"]
+def test_compare_json_has_both_values_their_difference_and_the_verdict() -> None:
+    summary = comparison_summary(comparison())
+    assert summary["overall"] == {"verdict": "better", "rows": 60, "tests": 8, "resamples": 1000, "seed": 0}
+    f1 = summary["f1"]
     assert list(f1) == ["base", "finetuned", "delta", "low", "high", "p", "verdict"]
     assert f1["delta"] == f1["finetuned"] - f1["base"]
     assert f1["low"] < f1["delta"] < f1["high"]
-    assert list(found["perplexity"]) == ["base", "finetuned", "delta", "low", "high"]
+    assert list(summary["perplexity"]) == ["base", "finetuned", "delta", "low", "high"]
 
 
-def test_the_console_s_table_tells_each_measure_in_a_line() -> None:
-    lines = console_table(comparison())
-    assert lines[0].split() == ["base", "finetuned", "change", "95%", "of", "the", "change", "p", "verdict"]
+def test_console_table_has_one_line_per_metric() -> None:
+    lines = format_metrics_table(comparison())
+    assert lines[0].split() == ["base", "finetuned", "change", "95%", "interval", "p", "verdict"]
     assert [line.split()[0] for line in lines[1:4]] == ["exact_match", "f1", "bleu"]
     assert lines[2].endswith("0.1944 to 0.2917         0.007  better")
     assert max(map(len, lines)) <= 100
 
 
-def test_the_table_of_verdicts_has_all_that_was_computed() -> None:
-    found = verdicts_table(comparison())
-    assert list(found["metric"][:2]) == ["exact_match", "f1"]
-    row = found.iloc[0]
+def test_console_example_shows_one_prompt_with_both_answers() -> None:
+    lines = format_example(pairs())
+    assert [line.split()[0] for line in lines[:-1]] == ["prompt", "reference", "base", "finetuned"]
+    assert lines[1] == "reference    One < two"
+    assert lines[-1] == ""
+
+
+def test_verdicts_csv_has_every_computed_value() -> None:
+    table = verdicts_table(comparison())
+    assert list(table.columns) == [
+        *("metric", "kind", "base", "base_low", "base_high", "finetuned", "finetuned_low", "finetuned_high"),
+        *("delta", "delta_low", "delta_high", "wins", "ties", "losses"),
+        *("p_bootstrap", "p_randomisation", "p_mcnemar", "p_corrected", "verdict", "rows", "resamples", "seed"),
+    ]
+    assert list(table["metric"][:2]) == ["exact_match", "f1"]
+    row = table.iloc[0]
     assert row["wins"] + row["ties"] + row["losses"] == row["rows"] == 60
     assert row["p_mcnemar"] < 0.001
-    assert found["p_mcnemar"].notna().sum() == 1
-    assert found["verdict"].notna().sum() == 8
+    assert table["p_mcnemar"].notna().sum() == 1
+    assert table["verdict"].notna().sum() == 8
 
 
-def test_what_comes_from_data_is_escaped() -> None:
+def test_text_from_data_is_escaped() -> None:
     html = page()
     assert "<script>alert" not in html
     assert html.count("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; {{ 7*7 }} &lt;/td&gt;") == 2
     assert "One &lt; two" in html
 
 
-def test_the_page_shows_question_reference_and_both_answers_side_by_side() -> None:
+def test_report_shows_prompt_reference_and_both_answers() -> None:
     cells = re.findall(r'<td data-name="([^"]*)">', page())
-    assert cells == ["Question", "Reference", "Base model", "Fine-tuned model"]
-    assert '<span class="empty">(nothing)</span>' in page()
+    assert cells == ["Prompt", "Reference answer", "Base model", "Fine-tuned model"]
+    assert '<span class="empty">(empty answer)</span>' in page()
 
 
-def test_the_page_says_the_verdict_and_draws_both_curves() -> None:
+def test_report_states_the_number_of_answers_it_leaves_out() -> None:
+    assert "The first 1 of 2,000 test rows." in page(total=2000)
+    assert "The first" not in page()
+
+
+def test_report_shows_the_verdict_and_both_curves() -> None:
     html = page()
-    assert "The fine-tuned model is better than the base model: by 8 of 8 metrics, worse by none." in html
+    assert "The fine-tuned model is better than the base model on 8 of 8 metrics and worse on none." in html
     assert re.search(r">Token F1.*?<td>.*?>better<", html, re.DOTALL)
     assert html.count("<svg") == 2
     assert "validation" in html
 
 
-def test_the_page_loads_nothing_from_elsewhere() -> None:
+def test_report_loads_nothing_external() -> None:
     assert not re.search(r"<(script|link|img|iframe)|@import|url\((?!#)", page())
 
 
-def test_plain_text_has_no_answers_to_show() -> None:
+def test_plain_text_report_has_no_answers() -> None:
     rows = [{"id": 1, "reference": "A text."}]
     assert "<h2>Answers</h2>" not in page(pairs=pair_predictions(rows, rows))
+    assert format_example(pair_predictions(rows, rows)) == []
 
 
-def test_the_curves_are_the_same_bytes_for_the_same_history() -> None:
+def test_curves_are_byte_identical_for_the_same_history() -> None:
     assert draw_curves(*history()) == draw_curves(*history())
 
 
-def test_the_table_has_a_column_for_each_answer_and_score() -> None:
-    table = answers_table(pairs())
+def test_answers_csv_has_a_column_per_answer_and_score() -> None:
+    table = paired_answers_table(pairs())
     assert list(table.columns[:5]) == ["id", "prompt", "reference", "base.prediction", "base.new_tokens"]
     assert table["finetuned.prediction"].tolist() == [HOSTILE]

@@ -1,23 +1,31 @@
 """conf/ and params.yaml: composed as DVC does, compared, adopted."""
 
 import re
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.project import ROOT, commit_all, copy_project, python_in, run_in
+from support.project import ROOT, SHIPPED, commit_all, copy_project, python_in, run_in
 
+from pipeline.compose import cli
 from pipeline.compose.adopt import adopt
 from pipeline.compose.composition import compose_params, parse_params
+from pipeline.compose.yaml_files import dump_yaml, load_yaml
 from pipeline.config.validation import param_errors
 from pipeline.errors import ConfigError
 
-OPTIONS = sorted(
-    f"{path.relative_to(ROOT / 'conf').parent}={path.stem}"
-    for path in (ROOT / "conf").rglob("*/*.yaml")
-    if "hydra" not in path.parts
-    and path.stem not in ("qlora", "fsdp")  # which need a card: tests/test_methods.py, tests/test_compute.py
-)
+Compose = Callable[..., tuple[int, str, str]]
+
+
+def options_of(conf: Path) -> list[str]:
+    """Every option of every group, such as train/method=lora."""
+    paths = [path.relative_to(conf) for path in conf.rglob("*/*.yaml") if "hydra" not in path.parts]
+    return sorted(f"{path.parent}={path.stem}" for path in paths)
+
+
+NEED_GPU = ("train/method=qlora", "compute=fsdp")  # tests/train/test_methods.py, tests/end_to_end/test_compute.py
 # Options that a user completes.
 COMPLETED = {
     "data=file": ["data.path=rows.csv"],
@@ -27,14 +35,59 @@ COMPLETED = {
 }
 
 
-def test_the_committed_params_are_what_conf_composes() -> None:
-    done = python_in(ROOT, "pipeline.compose", "--check")
-    assert (done.returncode, done.stdout) == (0, "params.yaml is what conf/ composes.\n")
+@pytest.fixture
+def compose(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Compose:
+    """`python -m pipeline.compose` in this process and its working directory: exit code, standard output and error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["compose", *arguments])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as error:
+            code = int(error.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def in_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh copy of the project, which is the working directory."""
+    monkeypatch.chdir(project)
+    return project
+
+
+def test_params_are_what_conf_composes(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert compose("--check") == (0, "params.yaml is what conf/ composes.\n", "")
+
+
+def test_shipped_params_are_what_shipped_conf_composes(compose: Compose, in_project: Path) -> None:
+    assert compose("--check") == (0, "params.yaml is what conf/ composes.\n", "")
+
+
+@pytest.mark.parametrize("option", options_of(ROOT / "conf"))
+def test_every_option_of_conf_fits_the_schema(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """conf/config.yaml may set keys that only the configured option has, so those of the option's group are removed."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    group, name = option.split("=")
+    config, values = load_yaml(tmp_path / "conf/config.yaml"), load_yaml(tmp_path / f"conf/{group}/{name}.yaml")
+    *sections, section = group.split("/")
+    parent = config
+    for key in sections:
+        parent = parent.get(key, {})
+    parent.pop(section, None)
+    dump_yaml(tmp_path / "conf/config.yaml", config)
+    completed = [f"{group}.{key}=mine" for key in ("path", "name") if key in values and values[key] is None]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.compose.composition.require_valid", lambda values: None)
+    assert param_errors(parse_params(compose_params(option, *completed))) == []
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with a table and a model folder of a user's own."""
+    """A copy of the project with a user's own table and model folder."""
     folder = copy_project(tmp_path_factory.mktemp("compose") / "project")
     (folder / "rows.csv").write_text("question,answer\nWhy?,So.\n")
     (folder / "models/mine").mkdir(parents=True)
@@ -43,8 +96,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_of_every_group_composes(shared: Path, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("option", [option for option in options_of(SHIPPED / "conf") if option not in NEED_GPU])
+def test_every_shipped_option_composes(shared: Path, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shared)
     assert param_errors(parse_params(compose_params(option, *COMPLETED.get(option, [])))) == []
 
@@ -79,7 +132,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("override", "message"), REFUSED.values(), ids=REFUSED)
-def test_dvc_refuses_a_bad_experiment_before_it_queues_it(repository: Path, override: str, message: str) -> None:
+def test_dvc_refuses_an_invalid_experiment_before_it_queues_it(repository: Path, override: str, message: str) -> None:
     done = run_in(repository, "dvc", "exp", "run", "--queue", "-S", override)
     assert done.returncode != 0
     assert message in done.stderr
@@ -87,19 +140,19 @@ def test_dvc_refuses_a_bad_experiment_before_it_queues_it(repository: Path, over
     assert not (repository / ".git/refs/exps").exists()
 
 
-def test_check_names_the_keys_that_differ(project: Path) -> None:
-    python_in(project, "pipeline.compose", "train.seed=7")
-    done = python_in(project, "pipeline.compose", "--check")
-    assert done.returncode == 3
-    assert "  train.seed: 7 here, 0 by conf/\n" in done.stdout
+def test_check_names_the_keys_that_differ(compose: Compose, in_project: Path) -> None:
+    assert compose("train.seed=7") == (0, "Wrote params.yaml.\n", "")
+    code, output, _ = compose("--check")
+    assert code == 3
+    assert "  train.seed: 7 here, 0 from conf/\n" in output
 
 
-def test_check_refuses_wrong_values_in_params(project: Path) -> None:
-    text = (project / "params.yaml").read_text()
-    (project / "params.yaml").write_text(text.replace("seed: 0", "seed: zero"))
-    done = python_in(project, "pipeline.compose", "--check")
-    assert done.returncode == 1
-    assert "train.seed: 'zero' is not right" in done.stderr
+def test_check_rejects_invalid_values_in_params(compose: Compose, in_project: Path) -> None:
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("seed: 0", "seed: zero"))
+    code, _, errors = compose("--check")
+    assert code == 1
+    assert "train.seed: 'zero' is not right" in errors
 
 
 ADOPTED = {
@@ -114,57 +167,49 @@ ADOPTED = {
 
 
 @pytest.mark.parametrize("overrides", ADOPTED.values(), ids=ADOPTED)
-def test_adopted_values_are_what_conf_composes_from_then_on(
-    project: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(project)
-    (project / "rows.csv").write_text("Title,Reply\nWhy?,So.\n")
-    (project / "rows.jsonl").write_text('{"question": "Why?", "answer": "So."}\n')
+def test_conf_composes_adopted_values(in_project: Path, overrides: list[str]) -> None:
+    Path("rows.csv").write_text("Title,Reply\nWhy?,So.\n")
+    Path("rows.jsonl").write_text('{"question": "Why?", "answer": "So."}\n')
     wanted = compose_params(*overrides)
-    (project / "params.yaml").write_text(wanted)
+    Path("params.yaml").write_text(wanted)
     adopt()
-    assert (project / "params.yaml").read_text() == wanted == compose_params()
-    assert not re.search(r"sha256: [0-9a-f]", "".join(path.read_text() for path in (project / "conf").rglob("*.yaml")))
+    assert Path("params.yaml").read_text() == wanted == compose_params()
+    assert not re.search(r"sha256: [0-9a-f]", "".join(path.read_text() for path in Path("conf").rglob("*.yaml")))
 
 
-def test_what_is_adopted_of_a_source_is_not_asked_of_another(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
-    (project / "rows.csv").write_text("Title,Reply\nWhy?,So.\n")
-    (project / "params.yaml").write_text(compose_params(*ADOPTED["a file"]))
+def test_values_adopted_for_one_source_do_not_apply_to_another(in_project: Path) -> None:
+    Path("rows.csv").write_text("Title,Reply\nWhy?,So.\n")
+    Path("params.yaml").write_text(compose_params(*ADOPTED["a file"]))
     adopt()
     assert parse_params(compose_params())["data"]["path"] == "rows.csv"
-    assert "data: adopted" in (project / "conf/config.yaml").read_text()
+    assert "data: adopted" in Path("conf/config.yaml").read_text()
     assert parse_params(compose_params("data=generated"))["data"]["rows"] == 1500
-    (project / "params.yaml").write_text(compose_params("data.limit=7"))  # adopted anew, from what was adopted before
+    Path("params.yaml").write_text(compose_params("data.limit=7"))  # adopts a second time, from the adopted option
     adopt()
     assert parse_params(compose_params())["data"]["limit"] == 7
 
 
-def test_what_cannot_be_adopted_leaves_the_configuration_as_it_was(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(project)
-    before = (project / "conf/config.yaml").read_text()
-    text = compose_params("data.limit=5", "clean.question_prefixes=[]")
-    (project / "conf/clean/default.yaml").write_text("# @package clean.more\nquestion_prefixes: []\nboilerplate: []\n")
-    (project / "params.yaml").write_text(text)
+def test_failed_adoption_leaves_conf_unchanged(in_project: Path) -> None:
+    before = Path("conf/config.yaml").read_text()
+    text = compose_params("data.limit=5", "compare.seed=3")
+    Path("conf/compare/default.yaml").write_text("# @package compare.more\nseed: 0\n")
+    Path("params.yaml").write_text(text)
     with pytest.raises(ConfigError):
         adopt()
-    assert (project / "conf/config.yaml").read_text() == before
-    assert not (project / "conf/data/adopted.yaml").exists()
+    assert Path("conf/config.yaml").read_text() == before
+    assert not Path("conf/data/adopted.yaml").exists()
 
 
-def test_a_changed_local_source_changes_the_parameters(project: Path) -> None:
-    python_in(project, "pipeline.compose")
-    knowledge = project / "data/knowledge/conditions.yaml"
+def test_changed_local_source_changes_the_parameters(compose: Compose, in_project: Path) -> None:
+    assert compose() == (0, "Wrote params.yaml.\n", "")
+    knowledge = Path("data/knowledge/conditions.yaml")
     knowledge.write_text(knowledge.read_text() + "\n# changed\n")
-    done = python_in(project, "pipeline.compose", "--check")
-    assert done.returncode == 3
-    assert "data.sha256: " in done.stdout
+    code, output, _ = compose("--check")
+    assert code == 3
+    assert "data.sha256: " in output
 
 
-def test_tokenize_measures_padding_by_the_batches_of_training(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
+def test_tokenize_measures_padding_by_the_batches_of_training(in_project: Path) -> None:
     values = parse_params(compose_params("train.batch_size=3", "train.group_by_length=false"))
     assert (values["tokenize"]["batch_size"], values["tokenize"]["group_by_length"]) == (3, False)
     tutorial = parse_params(compose_params("experiment=tutorial"))["tokenize"]

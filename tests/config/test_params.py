@@ -1,11 +1,11 @@
-"""The schema refuses what is wrong, and says all of it in the words of params.yaml."""
+"""The schema rejects wrong parameters and reports all errors together, by the keys of params.yaml."""
 
 from typing import Any
 
 import pytest
 import yaml
 from omegaconf import OmegaConf
-from support.project import ROOT
+from support.project import SHIPPED
 
 from pipeline.compose.composition import parse_params
 from pipeline.config.validation import param_errors, validate_params
@@ -14,10 +14,10 @@ from pipeline.errors import ConfigError
 
 @pytest.fixture
 def values() -> dict[str, Any]:
-    return parse_params((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    return parse_params((SHIPPED / "params.yaml").read_text(encoding="utf-8"))
 
 
-FAULTS = {
+ERRORS = {
     "misspelt key": ("train.learning_rat", 1, "train.learning_rat: unknown key; did you mean learning_rate?"),
     "misspelt section": ("trian.seed", 1, "trian: unknown key; did you mean train?"),
     "key of another source": ("data.revision", "x", "data.revision: unknown key; known here: "),
@@ -50,29 +50,29 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("key", "value", "message"), FAULTS.values(), ids=FAULTS)
-def test_a_fault_names_its_key_and_what_was_expected(
+@pytest.mark.parametrize(("key", "value", "message"), ERRORS.values(), ids=ERRORS)
+def test_an_error_names_its_key_and_the_expected_value(
     values: dict[str, Any], key: str, value: Any, message: str
 ) -> None:
     config = OmegaConf.create(values)
     OmegaConf.update(config, key, value)
-    found = param_errors(OmegaConf.to_container(config))  # type: ignore[arg-type]
-    assert len(found) == 1
-    assert message in found[0]
+    errors = param_errors(OmegaConf.to_container(config))  # type: ignore[arg-type]
+    assert len(errors) == 1
+    assert message in errors[0]
 
 
-def test_heads_that_do_not_divide_the_hidden_size(values: dict[str, Any]) -> None:
-    scratch = yaml.safe_load((ROOT / "conf/model/scratch.yaml").read_text())
+def test_heads_must_divide_the_hidden_size(values: dict[str, Any]) -> None:
+    scratch = yaml.safe_load((SHIPPED / "conf/model/scratch.yaml").read_text())
     values["model"] = {**scratch, "heads": 5, "data": values["data"]}
     assert param_errors(values) == ["model: hidden_size 192 must be a multiple of heads 5"]
 
 
-def test_a_missing_key_is_told_with_the_command_that_composes_anew(values: dict[str, Any]) -> None:
+def test_a_missing_key_is_reported_with_the_command_that_composes_it(values: dict[str, Any]) -> None:
     del values["train"]["seed"]
-    assert param_errors(values) == ["train.seed: missing; compose params.yaml anew: make params"]
+    assert param_errors(values) == ["train.seed: missing; compose params.yaml again: make params"]
 
 
-def test_all_faults_are_told_together(values: dict[str, Any]) -> None:
+def test_all_errors_are_reported_together(values: dict[str, Any]) -> None:
     values["train"]["seed"] = "x"
     values["data"]["rows"] = 0
     values["compare"]["exampels"] = 3
@@ -86,12 +86,12 @@ def test_all_faults_are_told_together(values: dict[str, Any]) -> None:
     ]
 
 
-def test_seed_0_is_a_seed(values: dict[str, Any]) -> None:
+def test_zero_is_a_valid_seed(values: dict[str, Any]) -> None:
     values["train"]["seed"] = 0
     assert validate_params(values).train.seed == 0
 
 
-def test_a_whole_number_will_do_for_a_fraction_and_an_exponent_needs_no_point(values: dict[str, Any]) -> None:
+def test_integers_and_exponents_without_a_point_are_numbers(values: dict[str, Any]) -> None:
     values["train"]["epochs"] = 2
     assert validate_params(values).train.epochs == 2
     assert parse_params("train: {learning_rate: 1e-05}") == {"train": {"learning_rate": 1e-5}}

@@ -15,17 +15,17 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.project import ROOT
+from support.project import SHIPPED
 
 from pipeline.clean import stage as clean
 from pipeline.config.params import Clean, FileRows
 from pipeline.core.files import read_parquet
-from pipeline.core.paths import RAW_ROWS
+from pipeline.core.paths import RAW_COLUMNS, RAW_ROWS
 from pipeline.errors import PipelineError
 from pipeline.fetch import stage as fetch
-from pipeline.records.columns import resolve_columns
+from pipeline.records.columns import read_column_mapping
 
-OPTIONS = Clean(**yaml.safe_load((ROOT / "conf/clean/default.yaml").read_text(encoding="utf-8")))
+OPTIONS = Clean(**yaml.safe_load((SHIPPED / "params.yaml").read_text(encoding="utf-8"))["clean"])
 Through = Callable[..., dict[str, Any]]
 settings.register_profile(
     "bad input",
@@ -48,9 +48,8 @@ def through(tmp_path: Path) -> Iterator[Through]:
         Path(name).write_bytes(content)
         source = FileRows(source="file", path=name, sha256=None, limit=None, columns=columns)
         fetched = fetch.fetch_data(source)
-        table = read_parquet(RAW_ROWS)
-        taken = resolve_columns(table.column_names, columns)
-        metrics = clean.write_cleaned(clean.clean_batches([table], taken, OPTIONS), taken)
+        mapping = read_column_mapping(RAW_COLUMNS)
+        metrics = clean.write_cleaned(clean.clean_batches([read_parquet(RAW_ROWS)], mapping, OPTIONS), mapping)
         assert metrics["rows_in"] == fetched["rows"] == metrics["rows_kept"] + sum(metrics["dropped"].values())
         return metrics
 
@@ -151,7 +150,7 @@ TOLD = {
     "invalid UTF-8 in Parquet": (
         "rows.parquet",
         parquet(invalid_text()),
-        "rows.parquet, row 2: column text holds what is no text in UTF-8",
+        "rows.parquet, row 2: column text holds text that is not UTF-8",
     ),
     "bytes where text should be": (
         "rows.parquet",
@@ -169,7 +168,7 @@ TOLD = {
     "duplicate keys in JSON": (
         "rows.jsonl",
         b'{"text": "a"}\n{"text": "a", "text": "b"}\n',
-        "rows.jsonl, line 2: not JSON that can be read (the key 'text' twice)",
+        "rows.jsonl, line 2: not readable as JSON (the key 'text' occurs twice)",
     ),
     "JSON that ends in the middle": (
         "rows.json",
@@ -194,24 +193,24 @@ TOLD = {
     "JSON with thousands of brackets": (
         "rows.jsonl",
         b'{"text": ' + b"[" * 100_000 + b"\n",
-        "rows.jsonl, line 1: not JSON that can be read (maximum recursion",
+        "rows.jsonl, line 1: not readable as JSON (maximum recursion",
     ),
     "JSON with thousands of digits": (
         "rows.jsonl",
         b'{"text": ' + b"9" * 5000 + b"}\n",
-        "rows.jsonl, line 1: not JSON that can be read (Exceeds the limit",
+        "rows.jsonl, line 1: not readable as JSON (Exceeds the limit",
     ),
     "JSON without keys": ("rows.jsonl", b"{}\n{}\n", "rows.jsonl, row 1: an object without keys"),
     "Parquet cut short": (
         "rows.parquet",
         parquet(pa.table({"text": ["a"] * 99}))[:-20],
-        "rows.parquet: not a table that .parquet holds",
+        "rows.parquet: not a valid .parquet file",
     ),
     "empty CSV": ("rows.csv", b"", "rows.csv is empty"),
     "empty JSON": ("rows.json", b" \n", "rows.json is empty"),
     "empty list": ("rows.json", b"[]", "the source has no rows"),
     "empty JSON lines": ("rows.jsonl", b"\n \n", "the source has no rows"),
-    "empty Parquet": ("rows.parquet", b"", "rows.parquet: not a table"),
+    "empty Parquet": ("rows.parquet", b"", "rows.parquet: not a valid"),
     "empty gzip": ("rows.csv.gz", gzip.compress(b""), "rows.csv.gz is empty"),
     "no gzip": ("rows.csv.gz", b"text\na\n", "rows.csv.gz, after line 0: damaged or cut short (Not a gzipped file"),
     "a million empty cells": (

@@ -1,4 +1,4 @@
-"""vLLM as the engine, against a stand-in with the interface that the project uses; a real one needs a card."""
+"""pipeline/evaluate/vllm_engine.py with a fake of the vLLM classes that it uses; real vLLM needs a GPU."""
 
 import sys
 from pathlib import Path
@@ -24,18 +24,18 @@ LOADED: list[dict[str, Any]] = []
 
 
 class SamplingParams:
-    """Greedy alone; others are refused, as the stand-in cannot do them."""
+    """Accepts greedy decoding only, which is all that the fake LLM can do."""
 
     def __init__(self, *, temperature: float, max_tokens: int, stop_token_ids: list[int], detokenize: bool) -> None:
         assert temperature == 0.0
-        assert not detokenize  # which skip_tokenizer_init asks for
-        self.max_tokens, (self.eos,) = max_tokens, stop_token_ids
+        assert not detokenize  # required with skip_tokenizer_init
+        self.max_tokens, (self.eos_id,) = max_tokens, stop_token_ids
 
 
 class LLM:
-    """Answers one prompt after the other, with the end of text among the tokens or not, as versions of vLLM differ."""
+    """Answers one prompt at a time. Versions of vLLM differ in whether the tokens include the end-of-text token."""
 
-    with_end = True
+    includes_eos = True
 
     def __init__(self, *, model: str, dtype: str, seed: int, skip_tokenizer_init: bool) -> None:
         LOADED.append({"model": Path(model), "dtype": dtype})
@@ -43,13 +43,13 @@ class LLM:
         self.model = load_model(Path(model)).to(getattr(torch, dtype))
 
     def generate(self, prompts: list[dict[str, list[int]]], sampling: SamplingParams) -> list[Any]:
-        ending, found = StopConditions(sampling.max_tokens, sampling.eos, sampling.eos), []
+        stop, results = StopConditions(sampling.max_tokens, sampling.eos_id, sampling.eos_id), []
         for prompt in prompts:
-            (answer,) = generate_answers(self.model, [prompt["prompt_token_ids"]], ending, 1)
-            end = [sampling.eos] if self.with_end and answer.finish_reason == "stop" else []
+            (answer,) = generate_answers(self.model, [prompt["prompt_token_ids"]], stop, 1)
+            end = [sampling.eos_id] if self.includes_eos and answer.finish_reason == "stop" else []
             output = SimpleNamespace(token_ids=(*answer.new_tokens, *end), finish_reason=answer.finish_reason)
-            found.append(SimpleNamespace(outputs=[output]))
-        return found
+            results.append(SimpleNamespace(outputs=[output]))
+        return results
 
 
 @pytest.fixture
@@ -66,55 +66,52 @@ def options(**changes: Any) -> Evaluate:
     return Evaluate.model_validate({**values, "semantic_model": None, "semantic_sha256": None, **changes})
 
 
-@pytest.mark.parametrize("with_end", [True, False])
-def test_the_answers_and_scores_are_those_of_transformers(
-    in_built: Path, vllm: ModuleType, monkeypatch: pytest.MonkeyPatch, with_end: bool
+@pytest.mark.parametrize("includes_eos", [True, False])
+def test_predictions_and_metrics_equal_those_of_transformers(
+    in_built: Path, vllm: ModuleType, monkeypatch: pytest.MonkeyPatch, includes_eos: bool
 ) -> None:
-    monkeypatch.setattr(LLM, "with_end", with_end)
+    monkeypatch.setattr(LLM, "includes_eos", includes_eos)
     rows, cpu = read_jsonl(Path("data/formatted/test.jsonl"))[:8], torch.device("cpu")
     assert evaluate_model(rows, BASE, options(), cpu) == evaluate_model(rows, BASE, options(engine="transformers"), cpu)
     assert [{"model": in_built / "models/base", "dtype": "float32"}] == LOADED
 
 
-def test_in_bf16_the_model_is_loaded_so(in_built: Path, vllm: ModuleType) -> None:
+def test_precision_bf16_loads_the_model_in_bfloat16(in_built: Path, vllm: ModuleType) -> None:
     evaluate_model(
         read_jsonl(Path("data/formatted/test.jsonl"))[:1], BASE, options(precision="bf16"), torch.device("cpu")
     )
     assert [{"model": in_built / "models/base", "dtype": "bfloat16"}] == LOADED
 
 
-def test_interrupted_it_asks_what_is_not_answered_and_loads_nothing_for_none(
+def test_only_answers_missing_from_the_journal_are_generated(
     in_built: Path, vllm: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = load_encoder(BASE)
-    prompts, ending = (
-        encoder.prompts(["Why?", "How so?", "Who is it?"]),
-        StopConditions(6, encoder.eos, encoder.padding),
-    )
-    kept = AnswerJournal(tmp_path / "answers.jsonl")
-    kept.add({1: Answer([5], "stop")})
-    monkeypatch.setattr(vllm_engine, "AT_ONCE", 1)
-    found = vllm_engine.generate_with_vllm(BASE, prompts, ending, "fp32", AnswerJournal(tmp_path / "answers.jsonl"))
-    assert found[1] == Answer([5], "stop")
-    assert [found[0], found[2]] == generate_answers(load_model(BASE), [prompts[0], prompts[2]], ending, 1)
+    prompts = encoder.encode_prompts(["Why?", "How so?", "Who is it?"])
+    stop = StopConditions(6, encoder.eos_id, encoder.pad_id)
+    path = tmp_path / "answers.jsonl"
+    AnswerJournal(path).add({1: Answer([5], "stop")})
+    monkeypatch.setattr(vllm_engine, "PROMPTS_PER_CALL", 1)
+    answers = vllm_engine.generate_with_vllm(BASE, prompts, stop, "fp32", AnswerJournal(path))
+    assert answers[1] == Answer([5], "stop")
+    assert [answers[0], answers[2]] == generate_answers(load_model(BASE), [prompts[0], prompts[2]], stop, 1)
     LOADED.clear()
-    assert (
-        vllm_engine.generate_with_vllm(BASE, prompts, ending, "fp32", AnswerJournal(tmp_path / "answers.jsonl"))
-        == found
-    )
-    assert LOADED == []
+    assert vllm_engine.generate_with_vllm(BASE, prompts, stop, "fp32", AnswerJournal(path)) == answers
+    assert LOADED == []  # no answer is missing, so the model is not loaded
 
 
-def test_where_vllm_gives_up_its_reason_is_told(in_built: Path, vllm: ModuleType) -> None:
-    def refusing(**_: Any) -> None:
+def test_an_error_of_vllm_is_reported_with_its_reason(in_built: Path, vllm: ModuleType) -> None:
+    def raise_unsupported(**_: Any) -> None:
         raise ValueError("Model architectures ['Odd'] are not supported")
 
-    vllm.LLM = refusing  # type: ignore[attr-defined]
-    with pytest.raises(ModelError, match=r"vLLM cannot answer by this model here \(ValueError: Model architectures"):
+    vllm.LLM = raise_unsupported  # type: ignore[attr-defined]
+    with pytest.raises(
+        ModelError, match=r"vLLM cannot run this model on this machine \(ValueError: Model architectures"
+    ):
         vllm_engine.generate_with_vllm(BASE, [[5, 6]], StopConditions(6, 0, 1), "fp32")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a card")
-def test_without_a_card_it_is_refused_before_anything_runs() -> None:
-    with pytest.raises(ConfigError, match=r"evaluate.engine: vllm needs a CUDA card .*; evaluate.engine=transformers"):
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_vllm_is_rejected_at_composition() -> None:
+    with pytest.raises(ConfigError, match=r"evaluate.engine: vllm needs a CUDA GPU .*; evaluate.engine=transformers"):
         compose_params("evaluate.engine=vllm")

@@ -1,4 +1,4 @@
-"""pipeline/fetch/sources.py on literal files."""
+"""pipeline/fetch/sources.py and tables.py on literal files."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,7 @@ CHAT = [
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
+def write_file(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
     def write(name: str, content: str | bytes) -> Path:
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -29,8 +29,8 @@ def written(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
     return write
 
 
-def read_table(path: Path, rows: int | None = None) -> pa.Table:
-    return read_files(local_data_files(str(path)), rows)[0]
+def read_table(path: Path, limit: int | None = None) -> pa.Table:
+    return read_files(local_data_files(str(path)), limit)[0]
 
 
 def source(path: Path, **values: Any) -> FileRows:
@@ -63,7 +63,7 @@ def source(path: Path, **values: Any) -> FileRows:
             id="csv byte order mark and CRLF",
         ),
         pytest.param("rows.csv", "text\na\n\nb\n", [{"text": "a"}, {"text": "b"}], id="csv blank line is no row"),
-        pytest.param("ROWS.CSV", "text\na\n", [{"text": "a"}], id="ending in capitals"),
+        pytest.param("ROWS.CSV", "text\na\n", [{"text": "a"}], id="extension in capitals"),
         pytest.param("rows.csv", "text,more\n", [], id="csv with names alone"),
         pytest.param("rows.jsonl", b'\xef\xbb\xbf{"text": "a"}\r\n', [{"text": "a"}], id="jsonl byte order mark, CRLF"),
         pytest.param(
@@ -84,19 +84,19 @@ def source(path: Path, **values: Any) -> FileRows:
         pytest.param("rows.json", b'\xef\xbb\xbf[{"text": "a"}]', [{"text": "a"}], id="json byte order mark"),
     ],
 )
-def test_file_is_read_as_it_is(
-    written: Callable[..., Path], name: str, content: str | bytes, expected: list[dict[str, Any]]
+def test_file_is_read_unchanged(
+    write_file: Callable[..., Path], name: str, content: str | bytes, expected: list[dict[str, Any]]
 ) -> None:
-    assert read_table(written(name, content)).to_pylist() == expected
+    assert read_table(write_file(name, content)).to_pylist() == expected
 
 
 @pytest.mark.parametrize("content", ["a,b\n1,2.5\n", "a,b\n"], ids=["numbers", "no rows"])
-def test_csv_columns_are_all_text(written: Callable[..., Path], content: str) -> None:
-    assert read_table(written("rows.csv", content)).schema == pa.schema({"a": pa.string(), "b": pa.string()})
+def test_csv_columns_are_all_text(write_file: Callable[..., Path], content: str) -> None:
+    assert read_table(write_file("rows.csv", content)).schema == pa.schema({"a": pa.string(), "b": pa.string()})
 
 
-def test_nested_chat_survives_jsonl_and_parquet(written: Callable[..., Path], tmp_path: Path) -> None:
-    table = read_table(written("chat.jsonl", "".join(json.dumps(row) + "\n" for row in CHAT)))
+def test_nested_chat_survives_jsonl_and_parquet(write_file: Callable[..., Path], tmp_path: Path) -> None:
+    table = read_table(write_file("chat.jsonl", "".join(json.dumps(row) + "\n" for row in CHAT)))
     pq.write_table(table, tmp_path / "chat.parquet")
     assert table.to_pylist() == CHAT
     assert read_table(tmp_path / "chat.parquet").to_pylist() == CHAT
@@ -115,10 +115,10 @@ def test_parquet_keeps_types_and_loses_schema_metadata(tmp_path: Path) -> None:
         pytest.param(
             "rows.txt",
             "a",
-            "unknown ending .txt; expected one of .jsonl, .json, .csv, .tsv, .parquet, .arrow (also packed: .gz",
-            id="ending",
+            "unknown extension .txt; expected one of .jsonl, .json, .csv, .tsv, .parquet, .arrow (also compressed: .gz",
+            id="extension",
         ),
-        pytest.param("rows", "a", "unknown ending (none)", id="no ending"),
+        pytest.param("rows", "a", "unknown extension (none)", id="no extension"),
         pytest.param("rows.csv", "", "rows.csv is empty; expected a first line with the names", id="empty csv"),
         pytest.param("rows.csv", "a,b\n1,2\n3\n", "line 3: 1 cells; expected 2", id="csv row too short"),
         pytest.param("rows.csv", 'a,b\n"1\n1",2\n3,4,5\n', "line 4: 3 cells; expected 2", id="csv row too long"),
@@ -144,14 +144,14 @@ def test_parquet_keeps_types_and_loses_schema_metadata(tmp_path: Path) -> None:
             "line 1: not UTF-8 text (byte 9: invalid start byte); save the file as UTF-8",
             id="json not UTF-8",
         ),
-        pytest.param("rows.parquet", "a,b\n1,2\n3,4\n", "not a table that .parquet holds", id="csv named parquet"),
-        pytest.param("rows.parquet", "", "not a table that .parquet holds", id="empty parquet"),
+        pytest.param("rows.parquet", "a,b\n1,2\n3,4\n", "not a valid .parquet file", id="csv named parquet"),
+        pytest.param("rows.parquet", "", "not a valid .parquet file", id="empty parquet"),
     ],
 )
-def test_fault_names_file_and_place(
-    written: Callable[..., Path], name: str, content: str | bytes, message: str
+def test_error_names_file_and_line_or_row(
+    write_file: Callable[..., Path], name: str, content: str | bytes, message: str
 ) -> None:
-    path = written(name, content)
+    path = write_file(name, content)
     with pytest.raises(DataError) as error:
         read_table(path)
     assert str(path) in str(error.value)
@@ -165,15 +165,16 @@ def test_fault_names_file_and_place(
         pytest.param(r'{"a": "\ud800"}', id="surrogate"),
     ],
 )
-def test_json_value_that_no_table_holds_is_a_data_error(written: Callable[..., Path], line: str) -> None:
+def test_json_value_that_fits_no_column_is_a_data_error(write_file: Callable[..., Path], line: str) -> None:
     with pytest.raises(DataError):
-        read_table(written("rows.jsonl", line + "\n"))
+        read_table(write_file("rows.jsonl", line + "\n"))
 
 
-def test_mixed_types_are_blamed_on_the_column_that_mixes_them_not_on_whole_and_broken_numbers(
-    written: Callable[..., Path],
+def test_mixed_types_are_blamed_on_the_column_that_mixes_them(
+    write_file: Callable[..., Path],
 ) -> None:
-    path = written("rows.jsonl", '{"score": 1, "text": "x"}\n{"score": 1.5, "text": 3}\n')
+    """Integers and floats mix: they become floats."""
+    path = write_file("rows.jsonl", '{"score": 1, "text": "x"}\n{"score": 1.5, "text": 3}\n')
     with pytest.raises(DataError, match="row 2: column text holds a int"):
         read_table(path)
 
@@ -187,7 +188,7 @@ def test_mixed_types_are_blamed_on_the_column_that_mixes_them_not_on_whole_and_b
     ],
     ids=["missing", "empty folder", "glob"],
 )
-def test_path_without_a_file_is_refused(tmp_path: Path, name: str, message: str) -> None:
+def test_path_without_a_data_file_is_a_data_error(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         load_rows(source(tmp_path / name))
     with pytest.raises(DataError, match=message):
@@ -195,7 +196,7 @@ def test_path_without_a_file_is_refused(tmp_path: Path, name: str, message: str)
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.json", "rows.parquet"])
-def test_peek_and_first_rows(written: Callable[..., Path], tmp_path: Path, name: str) -> None:
+def test_peek_and_first_rows(write_file: Callable[..., Path], tmp_path: Path, name: str) -> None:
     rows = [{"question": f"q{number}", "answer": "a"} for number in range(250)]
     contents = {
         "rows.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
@@ -203,36 +204,36 @@ def test_peek_and_first_rows(written: Callable[..., Path], tmp_path: Path, name:
         "rows.json": json.dumps(rows),
     }
     if name in contents:
-        written(name, contents[name])
+        write_file(name, contents[name])
     else:
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / name, row_group_size=2)
     assert peek_columns(str(tmp_path / name)) == ["question", "answer"]
-    assert read_table(tmp_path / name, rows=3).to_pylist() == rows[:3]
+    assert read_table(tmp_path / name, limit=3).to_pylist() == rows[:3]
 
 
-def test_peek_leaves_faults_after_its_rows_unseen(written: Callable[..., Path]) -> None:
-    path = written("rows.jsonl", '{"text": "a"}\n' * 100 + "broken\n")
+def test_peek_does_not_read_past_its_rows(write_file: Callable[..., Path]) -> None:
+    path = write_file("rows.jsonl", '{"text": "a"}\n' * 100 + "broken\n")
     assert peek_columns(str(path)) == ["text"]
     with pytest.raises(DataError, match="line 101: not JSON"):
         read_table(path)
 
 
-def test_limit_takes_the_first_rows(written: Callable[..., Path]) -> None:
-    path = written("rows.csv", "text\na\nb\nc\n")
+def test_limit_takes_the_first_rows(write_file: Callable[..., Path]) -> None:
+    path = write_file("rows.csv", "text\na\nb\nc\n")
     assert load_rows(source(path, limit=2)).table.to_pydict() == {"text": ["a", "b"]}
     assert load_rows(source(path, limit=9)).table.num_rows == 3
 
 
-def test_source_without_rows_is_refused(written: Callable[..., Path]) -> None:
+def test_source_without_rows_is_a_data_error(write_file: Callable[..., Path]) -> None:
     with pytest.raises(DataError, match="the source has no rows"):
-        load_rows(source(written("rows.csv", "text\n")))
+        load_rows(source(write_file("rows.csv", "text\n")))
 
 
-def test_revision_is_the_sha256_of_the_file(written: Callable[..., Path]) -> None:
+def test_revision_is_the_sha256_of_the_file(write_file: Callable[..., Path]) -> None:
     checksum = "ef271522dd0a16c1b66bcbadc17474307a88dea874019dc4146b4789a09a8c2d"
-    assert load_rows(source(written("rows.csv", "text\na\n"))).revision == checksum
+    assert load_rows(source(write_file("rows.csv", "text\na\n"))).revision == checksum
 
 
-def test_changed_file_is_refused_with_both_checksums(written: Callable[..., Path]) -> None:
+def test_changed_file_is_a_data_error_with_both_checksums(write_file: Callable[..., Path]) -> None:
     with pytest.raises(DataError, match=r"has changed since .* expected 000000000000…\).\n.*make params"):
-        load_rows(source(written("rows.csv", "text\na\n"), sha256="0" * 64))
+        load_rows(source(write_file("rows.csv", "text\na\n"), sha256="0" * 64))

@@ -1,4 +1,4 @@
-"""Every format, packing and kind of address, down to the rows and the checksum of what was read."""
+"""Every format, compression and address: the rows, and the checksum of what was read."""
 
 import bz2
 import gzip
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from support.project import ROOT
+from support.project import ROOT, SHIPPED
 from support.sources import loaded
 from support.store import Store, serving
 
@@ -40,7 +40,7 @@ def zstandard(content: bytes) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def written(write: Callable[[Any], object]) -> bytes:
+def bytes_of(write: Callable[[Any], object]) -> bytes:
     sink = io.BytesIO()
     write(sink)
     return sink.getvalue()
@@ -51,20 +51,20 @@ def stream_of(table: pa.Table) -> bytes:
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
 
-    return written(write)
+    return bytes_of(write)
 
 
-KINDS: dict[str, bytes] = {
+FORMATS: dict[str, bytes] = {
     "jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode(),
     "ndjson": "".join(json.dumps(row) + "\r\n" for row in ROWS).encode(),
     "json": json.dumps(ROWS, indent=1).encode(),
     "csv": 'question,answer\nIs it flu?,NA\n"“Why?”\nTell me.",007\nمرحبا؟,"a\tb, c"\n'.encode(),
     "tsv": 'question\tanswer\nIs it flu?\tNA\n"“Why?”\nTell me."\t007\nمرحبا؟\t"a\tb, c"\n'.encode(),
-    "parquet": written(lambda sink: pq.write_table(TABLE, sink, row_group_size=2)),
+    "parquet": bytes_of(lambda sink: pq.write_table(TABLE, sink, row_group_size=2)),
     "arrow": stream_of(TABLE),
-    "feather": written(lambda sink: pyarrow.feather.write_feather(TABLE, sink)),
+    "feather": bytes_of(lambda sink: pyarrow.feather.write_feather(TABLE, sink)),
 }
-PACKINGS: dict[str, Callable[[bytes], bytes]] = {
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
     ".gz": gzip.compress,
     ".bz2": bz2.compress,
@@ -77,11 +77,11 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-@pytest.mark.parametrize("packing", PACKINGS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_format_packed_or_not(tmp_path: Path, kind: str, packing: str) -> None:
-    content = PACKINGS[packing](KINDS[kind])
-    path = tmp_path / f"rows.{kind}{packing}"
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("extension", FORMATS)
+def test_every_format_with_every_compression(tmp_path: Path, extension: str, compression: str) -> None:
+    content = COMPRESSIONS[compression](FORMATS[extension])
+    path = tmp_path / f"rows.{extension}{compression}"
     path.write_bytes(content)
     source = loaded(path)
     assert source.table.to_pylist() == ROWS
@@ -89,19 +89,19 @@ def test_every_format_packed_or_not(tmp_path: Path, kind: str, packing: str) -> 
     assert loaded(path, limit=2).table.to_pylist() == ROWS[:2]
 
 
-@pytest.mark.parametrize("packing", list(PACKINGS)[1:])
-@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
-def test_packed_file_cut_short_is_a_data_error(tmp_path: Path, kind: str, packing: str) -> None:
-    path = tmp_path / f"rows.{kind}{packing}"
-    path.write_bytes(PACKINGS[packing](KINDS[kind] * 2000)[:-40])
-    with pytest.raises(DataError, match=r"rows\..*(damaged|cut short|not JSON|not CSV|not a table)"):
+@pytest.mark.parametrize("compression", list(COMPRESSIONS)[1:])
+@pytest.mark.parametrize("extension", ["jsonl", "json", "csv", "parquet"])
+def test_truncated_compressed_file_is_a_data_error(tmp_path: Path, extension: str, compression: str) -> None:
+    path = tmp_path / f"rows.{extension}{compression}"
+    path.write_bytes(COMPRESSIONS[compression](FORMATS[extension] * 2000)[:-40])
+    with pytest.raises(DataError, match=r"rows\..*(damaged|cut short|not JSON|not CSV|not a valid)"):
         loaded(path)
 
 
-def test_packed_file_that_was_appended_to_is_read_to_its_end(tmp_path: Path) -> None:
-    for packing, pack in PACKINGS.items():
-        (tmp_path / f"rows.jsonl{packing}").write_bytes(pack(b'{"text": "a"}\n') + pack(b'{"text": "b"}\n'))
-        assert loaded(tmp_path / f"rows.jsonl{packing}").table.to_pydict() == {"text": ["a", "b"]}
+def test_concatenated_compressed_files_are_read_to_the_end(tmp_path: Path) -> None:
+    for compression, pack in COMPRESSIONS.items():
+        (tmp_path / f"rows.jsonl{compression}").write_bytes(pack(b'{"text": "a"}\n') + pack(b'{"text": "b"}\n'))
+        assert loaded(tmp_path / f"rows.jsonl{compression}").table.to_pydict() == {"text": ["a", "b"]}
 
 
 @pytest.fixture
@@ -115,26 +115,26 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_folder_is_all_data_files_in_it_sorted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_folder_gives_all_its_data_files_sorted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert loaded(folder).table.to_pydict() == {"text": ["a", "b", "c"]}
     assert f"{folder}/README.md" in caplog.text
     assert loaded(folder, limit=2).table.to_pydict() == {"text": ["a", "b"]}
 
 
-def test_glob_is_what_it_matches_sorted(folder: Path) -> None:
+def test_glob_gives_its_matches_sorted(folder: Path) -> None:
     assert loaded(folder / "*.jsonl").table.to_pydict() == {"text": ["a", "b"]}
     assert loaded(folder / "**/*.jsonl*").table.to_pydict() == {"text": ["a", "b", "c"]}
     assert loaded(folder.parent / "d*a/[ab].jsonl").table.to_pydict() == {"text": ["a", "b"]}
 
 
-def test_name_with_the_signs_of_a_glob_is_a_name_where_there_is_such_a_file(tmp_path: Path) -> None:
+def test_existing_file_with_glob_characters_is_no_glob(tmp_path: Path) -> None:
     (tmp_path / "a[1].jsonl").write_text('{"text": "one"}')
     (tmp_path / "a1.jsonl").write_text('{"text": "other"}')
     assert loaded(tmp_path / "a[1].jsonl").table.to_pydict() == {"text": ["one"]}
 
 
-def test_checksum_of_a_folder_and_of_a_glob_is_that_of_names_sizes_and_contents(folder: Path) -> None:
+def test_checksum_of_several_files_covers_names_sizes_and_contents(folder: Path) -> None:
     a, b = b'{"text": "a"}', b'{"text": "b"}'
     of_glob = digest(b"a.jsonl\x0013\0" + a + b"b.jsonl\x0013\0" + b)
     c = (folder / "more/c.jsonl.gz").read_bytes()
@@ -146,10 +146,8 @@ def test_checksum_of_a_folder_and_of_a_glob_is_that_of_names_sizes_and_contents(
     assert loaded(folder, sha256=of_folder).revision == of_folder
 
 
-def test_composition_writes_the_checksum_of_files_folders_and_globs_and_none_of_addresses(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
+def test_composition_writes_the_checksum_of_local_files_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(SHIPPED)
 
     def checksum(path: object, *overrides: str) -> Any:
         return parse_params(compose_params("data=file", "model=scratch", f"data.path='{path}'", *overrides))["data"][
@@ -167,10 +165,10 @@ def test_composition_writes_the_checksum_of_files_folders_and_globs_and_none_of_
         checksum(folder, "data.sha256=abc")
 
 
-OF_FOLDERS = {
-    "two kinds": (
+INCONSISTENT = {
+    "two formats": (
         {"a.csv": "text\na\n", "b.tsv": "text\nb\n"},
-        "has files of 2 kinds (.csv, .tsv); expected one kind: name it, as in data.path=",
+        "has files in 2 formats (.csv, .tsv); expected one: select it, as in data.path=",
     ),
     "other columns": (
         {"a.csv": "text,x\na,1\n", "b.csv": "text,y\nb,2\n"},
@@ -184,8 +182,8 @@ OF_FOLDERS = {
 }
 
 
-@pytest.mark.parametrize(("files", "message"), OF_FOLDERS.values(), ids=OF_FOLDERS)
-def test_files_that_do_not_go_together_are_a_data_error(tmp_path: Path, files: dict[str, str], message: str) -> None:
+@pytest.mark.parametrize(("files", "message"), INCONSISTENT.values(), ids=INCONSISTENT)
+def test_inconsistent_files_are_a_data_error(tmp_path: Path, files: dict[str, str], message: str) -> None:
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     with pytest.raises(DataError) as error:
@@ -196,11 +194,11 @@ def test_files_that_do_not_go_together_are_a_data_error(tmp_path: Path, files: d
 def test_parquet_files_of_different_types_are_a_data_error(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"text": [1]}), tmp_path / "b.parquet")
-    with pytest.raises(DataError, match=r"b.parquet: column text holds int64, in the files before it string"):
+    with pytest.raises(DataError, match=r"b.parquet: column text holds int64, but string in the files before it"):
         loaded(tmp_path)
 
 
-def test_types_widen_from_file_to_file_and_from_part_to_part(tmp_path: Path) -> None:
+def test_types_widen_from_chunk_to_chunk(tmp_path: Path) -> None:
     parts = [{"text": None, "n": 1, "o": {"a": 1}}] * 5000 + [{"text": "x", "n": 1.5, "o": {"b": "y"}, "late": True}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in parts))
     table = loaded(tmp_path / "rows.jsonl").table
@@ -217,14 +215,14 @@ def served(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "whole files alone"])
-@pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
-@pytest.mark.parametrize("kind", ["jsonl", "csv", "json", "parquet", "arrow"])
-def test_every_format_comes_over_http(tmp_path: Path, kind: str, packing: str, ranges: bool) -> None:
-    content = PACKINGS[packing](KINDS[kind])
-    (tmp_path / f"rows.{kind}{packing}").write_bytes(content)
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
+@pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("extension", ["jsonl", "csv", "json", "parquet", "arrow"])
+def test_every_format_is_read_over_http(tmp_path: Path, extension: str, compression: str, ranges: bool) -> None:
+    content = COMPRESSIONS[compression](FORMATS[extension])
+    (tmp_path / f"rows.{extension}{compression}").write_bytes(content)
     with serving(tmp_path, ranges) as store:
-        address = f"{store.address}/rows.{kind}{packing}?download=1"
+        address = f"{store.address}/rows.{extension}{compression}?download=1"
         source = loaded(address, sha256=digest(content))
         assert source.table.to_pylist() == ROWS
         assert source.revision == digest(content)
@@ -233,7 +231,7 @@ def test_every_format_comes_over_http(tmp_path: Path, kind: str, packing: str, r
             loaded(address, sha256="0" * 64, limit=1)
 
 
-def test_with_a_limit_no_more_is_read_than_needed(tmp_path: Path, served: Store) -> None:
+def test_limit_reads_only_the_start_of_a_file(tmp_path: Path, served: Store) -> None:
     lines = "".join(json.dumps({"text": f"{number:0100}"}) + "\n" for number in range(200_000)).encode()
     (tmp_path / "rows.jsonl").write_bytes(lines)
     source = loaded(f"{served.address}/rows.jsonl", limit=3)
@@ -242,7 +240,7 @@ def test_with_a_limit_no_more_is_read_than_needed(tmp_path: Path, served: Store)
     assert served.sent < 12_000_000 < len(lines)
 
 
-def test_with_a_limit_the_first_parts_of_a_parquet_file_are_read(tmp_path: Path, served: Store) -> None:
+def test_limit_reads_only_the_first_row_groups_of_a_parquet_file(tmp_path: Path, served: Store) -> None:
     table = pa.table({"text": [os.urandom(500).hex() for _ in range(10_000)]})
     pq.write_table(table, tmp_path / "rows.parquet", row_group_size=500)
     size = (tmp_path / "rows.parquet").stat().st_size
@@ -252,12 +250,12 @@ def test_with_a_limit_the_first_parts_of_a_parquet_file_are_read(tmp_path: Path,
     assert served.sent < size / 2
 
 
-def test_s3_folder_glob_and_file(tmp_path: Path, served: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s3_file_folder_and_glob(tmp_path: Path, served: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bucket/rows").mkdir(parents=True)
     contents = [b'{"text": "a"}\n', b'{"text": "b"}\n']
     for name, content in zip("ab", contents, strict=True):
         (tmp_path / f"bucket/rows/{name}.jsonl").write_bytes(content)
-    # In a process of its own: botocore's warnings of what is deprecated are not this project's.
+    # In its own process, so that deprecation warnings of botocore are not errors of this project.
     code = (
         "import sys; from support.sources import loaded\n"
         "for path in sys.argv[1:]: s = loaded(path); print(s.table['text'].to_pylist(), s.revision)"
@@ -295,7 +293,7 @@ def test_memory_address_folder_and_glob() -> None:
         loaded("memory://rows/*.tsv")
 
 
-def test_address_that_nothing_answers_is_a_data_error(tmp_path: Path, served: Store) -> None:
+def test_unavailable_address_is_a_data_error(tmp_path: Path, served: Store) -> None:
     with pytest.raises(DataError, match=r"no such file: http://.*/nothing\.csv"):
         loaded(f"{served.address}/nothing.csv")
     with pytest.raises(DataError, match=r"rows\.csv cannot be read \(.*\)\. Check the address, the connection"):
@@ -308,12 +306,12 @@ def test_address_that_nothing_answers_is_a_data_error(tmp_path: Path, served: St
     ("path", "message"),
     [
         ("nope://x/rows.csv", "Protocol not known: nope"),
-        ("https://example.org/rows", r"unknown ending \(none\); expected one of \.jsonl"),
+        ("https://example.org/rows", r"unknown extension \(none\); expected one of \.jsonl"),
     ],
 )
-def test_composition_refuses_an_address_that_cannot_be_read_and_asks_none(
+def test_composition_rejects_an_unsupported_address_without_opening_it(
     path: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(SHIPPED)
     with pytest.raises(ConfigError, match=rf"data\.path: .*{message}"):
         compose_params("data=file", "model=scratch", f"data.path={path}")

@@ -1,4 +1,4 @@
-"""Loading a model folder runs none of its code."""
+"""pipeline/modeling/loading.py: loading a model folder never runs code in it."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,7 @@ from pipeline.errors import ModelError
 from pipeline.modeling.loading import load_model
 
 
-def test_code_that_a_model_brings_is_neither_run_nor_asked_about(
-    in_built: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_custom_code_in_a_model_folder_is_not_run(in_built: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = Path("models/base")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(

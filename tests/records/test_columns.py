@@ -1,18 +1,23 @@
-"""pipeline/records/columns.py: which columns are taken, and why, by literal names."""
+"""pipeline/records/columns.py: which columns are mapped, and why, by literal names; and the stored mapping."""
+
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.config.params import FileRows
 from pipeline.errors import DataError
-from pipeline.records.columns import resolve_columns
+from pipeline.records.columns import read_column_mapping, resolve_columns, write_column_mapping
 
-NAMES = "the columns bear the task's names"
-CAPITALS = NAMES + " but for capitals"
-OTHER = "the columns bear other names that are known for the task's"
-TEXT = "a column bears the name, and none those of a question and its answer"
+NAMES = "the columns have the task's names"
+ANY_CASE = NAMES + ", ignoring case"
+OTHER = "the columns have other names known for the task"
+TEXT = "a column has the task's name, and none are named like a question and its answer"
 
-TAKEN = {
+DETECTED = {
     "chat": (["messages", "id"], {"messages": "messages"}, "chat", NAMES),
+    "chat before text": (["id", "text", "messages"], {"messages": "messages"}, "chat", NAMES),
     "ShareGPT": (["id", "conversations"], {"messages": "conversations"}, "chat", OTHER),
     "Alpaca": (
         ["instruction", "input", "output"],
@@ -43,7 +48,7 @@ TAKEN = {
         ["Question", "ANSWER"],
         {"question": "Question", "answer": "ANSWER"},
         "question/answer",
-        CAPITALS,
+        ANY_CASE,
     ),
     "small before capitals": (
         ["Question", "question", "answer"],
@@ -65,16 +70,18 @@ TAKEN = {
     ),
     "title and body": (["title", "body"], {"question": "title", "answer": "body"}, "question/answer", OTHER),
     "text": (["text", "url"], {"text": "text"}, "text", TEXT),
-    "text in capitals": (["Text"], {"text": "Text"}, "text", TEXT.replace("name,", "name but for capitals,")),
+    "text in capitals": (["Text"], {"text": "Text"}, "text", TEXT.replace("name,", "name, ignoring case,")),
     "text before other names": (["title", "body", "text"], {"text": "text"}, "text", TEXT),
-    "content": (["url", "content"], {"text": "content"}, "text", "a column bears another name that is known for text"),
+    "content": (["url", "content"], {"text": "content"}, "text", "a column has another name known for the task"),
 }
 
 
-@pytest.mark.parametrize(("there", "columns", "task", "why"), TAKEN.values(), ids=TAKEN)
-def test_columns_are_taken_by_their_names(there: list[str], columns: dict[str, str], task: str, why: str) -> None:
-    taken = resolve_columns(there, None)
-    assert (taken.columns, taken.task.name, taken.why) == (columns, task, why)
+@pytest.mark.parametrize(("available", "columns", "task", "reason"), DETECTED.values(), ids=DETECTED)
+def test_columns_are_detected_by_their_names(
+    available: list[str], columns: dict[str, str], task: str, reason: str
+) -> None:
+    mapping = resolve_columns(available, None)
+    assert (mapping.columns, mapping.task.name, mapping.reason) == (columns, task, reason)
 
 
 AMBIGUOUS = {
@@ -97,35 +104,35 @@ AMBIGUOUS = {
 }
 
 
-@pytest.mark.parametrize(("there", "choices"), AMBIGUOUS.values(), ids=AMBIGUOUS)
-def test_two_that_fit_equally_are_an_error_that_lists_both(there: list[str], choices: list[str]) -> None:
+@pytest.mark.parametrize(("available", "choices"), AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_two_equally_good_matches_are_an_error_that_lists_both(available: list[str], choices: list[str]) -> None:
     with pytest.raises(DataError) as error:
-        resolve_columns(there, None)
+        resolve_columns(available, None)
     head, *lines = str(error.value).split("\n")
-    assert head == f"The columns {', '.join(there)} fit more than one task equally well. Choose one:"
+    assert head == f"The columns {', '.join(available)} fit more than one task equally well. Choose one:"
     assert lines == [f"  -S 'data.columns={choice}'" for choice in choices]
 
 
-def test_a_mapping_is_taken_as_it_is() -> None:
-    taken = resolve_columns(["Title", "Body", "Reply", "text"], {"question": "{Title}: {Body}", "answer": "Reply"})
-    assert taken.columns == {"question": "{Title}: {Body}", "answer": "Reply"}
-    assert taken.sources() == ["Title", "Body", "Reply"]
-    assert taken.told() == "question ← {Title}: {Body}, answer ← Reply (question/answer: as data.columns says)"
+def test_explicit_mapping_is_used_unchanged() -> None:
+    mapping = resolve_columns(["Title", "Body", "Reply", "text"], {"question": "{Title}: {Body}", "answer": "Reply"})
+    assert mapping.columns == {"question": "{Title}: {Body}", "answer": "Reply"}
+    assert mapping.source_columns() == ["Title", "Body", "Reply"]
+    assert mapping.describe() == "question ← {Title}: {Body}, answer ← Reply (question/answer: set by data.columns)"
 
 
-def test_mapped_columns_that_lack_are_named_with_those_there() -> None:
-    message = "no column Patient, Doctor, which data.columns names; columns there: Question, Answer"
+def test_missing_mapped_columns_are_named_with_the_sources_columns() -> None:
+    message = "no column Patient, Doctor, which data.columns names; the source has Question, Answer"
     with pytest.raises(DataError, match=message):
         resolve_columns(["Question", "Answer"], {"question": "{Question} {Patient}", "answer": "Doctor"})
 
 
-def test_of_thousands_of_columns_a_message_shows_some() -> None:
+def test_a_message_shows_only_some_of_thousands_of_columns() -> None:
     with pytest.raises(DataError, match=r"has the columns c0, .*, c29 and 9,970 more\."):
         resolve_columns([f"c{number}" for number in range(10_000)], None)
 
 
 UNKNOWN = {
-    "unmapped": (None, "No known task has the columns a, b"),
+    "unmapped": (None, "No known task has the columns a, b.\nKnown tasks: messages; instruction + "),
     "mapped": ({"q": "a", "r": "b"}, "data.columns maps q, r, which is no known task"),
     "misspelt optional": (
         {"instruction": "a", "inptu": "b", "output": "b"},
@@ -137,7 +144,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize(("columns", "message"), UNKNOWN.values(), ids=UNKNOWN)
-def test_columns_of_no_task_are_refused(columns: dict[str, str] | None, message: str) -> None:
+def test_columns_of_no_task_are_a_data_error(columns: dict[str, str] | None, message: str) -> None:
     with pytest.raises(DataError) as error:
         resolve_columns(["a", "b"], columns)
     assert message in str(error.value)
@@ -148,13 +155,50 @@ def test_columns_of_no_task_are_refused(columns: dict[str, str] | None, message:
     [
         ("{Title", "is not a template: expected '}' before end of string"),
         ("Title}", "is not a template: Single '}' encountered"),
-        ("{} x", "a placeholder holds the name of a column alone"),
-        ("{Title!r}", "a placeholder holds the name of a column alone"),
-        ("{Title:>9}", "a placeholder holds the name of a column alone, not 'Title:>9'"),
+        ("{} x", "a placeholder holds only the name of a column"),
+        ("{Title!r}", "a placeholder holds only the name of a column"),
+        ("{Title:>9}", "a placeholder holds only the name of a column, not 'Title:>9'"),
         ("{{Title}}", "names no column; expected some, such as {Title}"),
     ],
 )
-def test_template_that_is_none_is_refused_by_the_schema(template: str, message: str) -> None:
+def test_invalid_template_is_rejected_by_the_schema(template: str, message: str) -> None:
     with pytest.raises(ValueError, match=r"columns\.question: ") as error:
         FileRows(source="file", path="x.csv", sha256=None, limit=None, columns={"question": template, "answer": "a"})
     assert message in str(error.value)
+
+
+STORED: dict[str, Any] = {
+    "task": "question/answer",
+    "columns": {"question": "{Title}\n{Text}", "answer": "Antwört"},
+    "reason": "set by data.columns",
+}
+
+
+def test_stored_mapping_is_read_back_as_it_was(tmp_path: Path) -> None:
+    mapping = resolve_columns(["Title", "Text", "Antwört"], STORED["columns"])
+    write_column_mapping(tmp_path / "columns.json", mapping)
+    assert json.loads((tmp_path / "columns.json").read_text(encoding="utf-8")) == STORED
+    assert read_column_mapping(tmp_path / "columns.json") == mapping
+
+
+DAMAGED = {
+    "cut off": (json.dumps(STORED)[:30], ""),
+    "a list": ("[]", ""),
+    "no task": ({"task": None}, "task is None; expected one of chat, alpaca, "),
+    "unknown task": ({"task": "haiku"}, "task is 'haiku'; expected one of chat, alpaca, "),
+    "no columns": ({"columns": None}, "columns is not an object of texts"),
+    "number for a column": ({"columns": {"question": 1, "answer": "b"}}, "columns is not an object of texts"),
+    "columns of another task": ({"columns": {"text": "a"}}, "columns has text; the task question/answer needs others"),
+    "no template": ({"columns": {"question": "{a", "answer": "b"}}, "columns.question: '{a' is not a template"),
+    "no reason": ({"reason": None}, "reason is not a text"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), DAMAGED.values(), ids=DAMAGED)
+def test_damaged_mapping_is_a_data_error(content: str | dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "columns.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(STORED | content))
+    with pytest.raises(DataError) as error:
+        read_column_mapping(path)
+    assert str(error.value).startswith(f"{path} is damaged ({message}")
+    assert str(error.value).endswith("); an earlier stage writes it: dvc repro")

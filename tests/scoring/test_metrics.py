@@ -1,4 +1,4 @@
-"""Measures of all predictions are those of the sacrebleu command, and of means and ratios by hand."""
+"""pipeline/scoring/metrics.py against the sacrebleu command, and against means and ratios computed by hand."""
 
 import math
 import subprocess
@@ -27,53 +27,53 @@ def value(name: str, rows: list[dict[str, Any]]) -> float:
     return float(ALL_METRICS[name].value(ALL_METRICS[name].statistics(rows).sum(axis=0)))
 
 
-def command(folder: Path, pairs: list[tuple[str, str]], metric: str) -> float:
-    """What `sacrebleu -w 12` says of answers that stand one a line."""
+def sacrebleu_score(folder: Path, pairs: list[tuple[str, str]], metric: str) -> float:
+    """The score that `sacrebleu -w 12` prints for these answers, one per line."""
     for name, texts in zip(("predictions", "references"), zip(*pairs, strict=True), strict=True):
         (folder / name).write_bytes("".join(text.replace("\n", " ") + "\n" for text in texts).encode())
     arguments = ["references", "-i", "predictions", "-m", metric, "-b", "-w", "12"]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "sacrebleu", *arguments], cwd=folder, check=True, capture_output=True, text=True
     )
-    return float(done.stdout)
+    return float(process.stdout)
 
 
 @pytest.mark.parametrize(
     "pairs",
     [
         pytest.param(PAIRS, id="awkward pairs"),
-        pytest.param(SENTENCES, id="sentences, one empty, one of two lines"),
-        pytest.param([("The very same long answer.", "The very same long answer.")], id="equal"),
-        pytest.param([("Too short", "Too short for its reference by far, is it not?")], id="brevity"),
-        pytest.param([("", "Something.")], id="nothing but an empty answer"),
+        pytest.param(SENTENCES, id="sentences, one of them empty, one with two lines"),
+        pytest.param([("The very same long answer.", "The very same long answer.")], id="equal texts"),
+        pytest.param([("Too short", "Too short for its reference by far, is it not?")], id="brevity penalty"),
+        pytest.param([("", "Something.")], id="only an empty answer"),
     ],
 )
-def test_bleu_and_chrf_are_the_sacrebleu_commands(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
+def test_bleu_and_chrf_equal_the_sacrebleu_command(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
     for name in ("bleu", "chrf"):
-        assert value(name, rows_of(pairs)) == pytest.approx(command(tmp_path, pairs, name), abs=1e-9)
+        assert value(name, rows_of(pairs)) == pytest.approx(sacrebleu_score(tmp_path, pairs, name), abs=1e-9)
 
 
-def test_bleu_and_chrf_of_any_sums_are_sacrebleus() -> None:
-    """Sums as resampling makes them, and such as no corpus has: every branch of both formulas."""
+def test_bleu_and_chrf_of_random_sums_equal_those_of_sacrebleu() -> None:
+    """Random sums, including impossible ones, reach every branch of both formulas."""
     generator = np.random.default_rng(0)
     lengths = generator.integers(0, 9, size=(500, 2))
-    grams = np.maximum(lengths[:, :1] - np.arange(4), 0)
-    bleus = np.hstack([lengths, generator.integers(0, grams + 1), grams])
-    expected = [BLEU()._compute_score_from_stats([int(each) for each in sums]).score for sums in bleus]
-    np.testing.assert_allclose(ALL_METRICS["bleu"].value(bleus.astype(float)), expected, rtol=0, atol=1e-9)
+    totals = np.maximum(lengths[:, :1] - np.arange(4), 0)
+    bleu_sums = np.hstack([lengths, generator.integers(0, totals + 1), totals])
+    expected = [BLEU()._compute_score_from_stats([int(value) for value in sums]).score for sums in bleu_sums]
+    np.testing.assert_allclose(ALL_METRICS["bleu"].value(bleu_sums.astype(float)), expected, rtol=0, atol=1e-9)
     counts = generator.integers(0, 5, size=(500, 6, 2))
-    chrfs = np.concatenate([counts, generator.integers(0, counts.min(axis=-1, keepdims=True) + 1)], axis=-1).reshape(
-        500, 18
-    )
-    expected = [CHRF()._compute_f_score([int(each) for each in sums]) for sums in chrfs]
-    np.testing.assert_allclose(ALL_METRICS["chrf"].value(chrfs.astype(float)), expected, rtol=0, atol=1e-9)
+    chrf_sums = np.concatenate(
+        [counts, generator.integers(0, counts.min(axis=-1, keepdims=True) + 1)], axis=-1
+    ).reshape(500, 18)
+    expected = [CHRF()._compute_f_score([int(value) for value in sums]) for sums in chrf_sums]
+    np.testing.assert_allclose(ALL_METRICS["chrf"].value(chrf_sums.astype(float)), expected, rtol=0, atol=1e-9)
 
 
-def test_one_answer_by_itself_scores_as_its_row_says() -> None:
+def test_row_values_equal_the_scores_in_the_predictions() -> None:
     rows = rows_of(PAIRS + SENTENCES)
-    for name, measure in metrics_of(rows).items():
+    for name, metric in metrics_of(rows).items():
         np.testing.assert_allclose(
-            measure.each(measure.statistics(rows)), numeric_column(rows, name), rtol=0, atol=1e-9
+            metric.row_values(metric.statistics(rows)), numeric_column(rows, name), rtol=0, atol=1e-9
         )
 
 
@@ -87,16 +87,18 @@ def answers() -> list[dict[str, Any]]:
     ]
 
 
-def test_the_summary_by_hand() -> None:
-    found = summarize_predictions(answers())
-    assert found.pop("signature") == {
+def test_the_summary_equals_values_computed_by_hand() -> None:
+    summary = summarize_predictions(answers())
+    assert summary.pop("signature") == {
         "bleu": f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:{version('sacrebleu')}",
         "chrf": f"nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:{version('sacrebleu')}",
         "rouge": f"fmeasure|stemmer:yes|tokenizer:default|version:{version('rouge-score')}",
     }
-    assert list(found) == ["version", *(name for name in ALL_METRICS if name != "semantic")]
+    assert list(summary) == ["version", *(name for name in ALL_METRICS if name != "semantic")]
     loss, per_byte = (0.5 * 6 + 2.0 * 4) / 10, (0.5 * 6 + 2.0 * 4) / 40
-    bleu = 100 * (6 / 8 * 4 / 6 * 3 / 4 * 2 / 2) ** (1 / 4)  # "see a doctor": one word right of three, no pair of two
+    bleu = 100 * (6 / 8 * 4 / 6 * 3 / 4 * 2 / 2) ** (
+        1 / 4
+    )  # "see a doctor": one of three words matches, and none of two pairs
     expected = {
         "version": VERSION,
         "exact_match": 1 / 2,
@@ -116,10 +118,10 @@ def test_the_summary_by_hand() -> None:
         "distinct_2": 1,
         "looping": 1 / 2,
     }
-    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+    assert {name: summary[name] for name in expected} == pytest.approx(expected, abs=1e-12)
 
 
-def test_plain_text_has_its_loss_alone() -> None:
+def test_plain_text_has_only_the_losses() -> None:
     rows = [{"id": 1, "reference": "A text.", "loss": 1.0, "tokens": 3, "bytes": 7}]
     assert list(summarize_predictions(rows)) == [
         "version",
@@ -136,7 +138,7 @@ def test_perplexity_does_not_overflow() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong", "said"),
+    ("name", "invalid", "message"),
     [
         ("f1", None, "test row 1: f1 is None; expected a number"),
         ("f1", math.nan, "test row 1: f1 is nan; expected a number"),
@@ -147,19 +149,19 @@ def test_perplexity_does_not_overflow() -> None:
         ("reference", 5, "test row 1 has no reference"),
     ],
 )
-def test_what_is_no_figure_is_an_error_that_names_its_row(name: str, wrong: Any, said: str) -> None:
+def test_an_invalid_value_raises_an_error_with_its_row(name: str, invalid: Any, message: str) -> None:
     first, second = answers()
-    with pytest.raises(DataError, match=said):
-        summarize_predictions([first, {**second, name: wrong}])
+    with pytest.raises(DataError, match=message):
+        summarize_predictions([first, {**second, name: invalid}])
 
 
-def test_a_row_that_lacks_a_score_is_an_error_wherever_it_stands() -> None:
+def test_a_missing_score_raises_an_error_in_the_first_row_too() -> None:
     first, second = answers()
     del first["chrf"], first["f1"]
     with pytest.raises(DataError, match="test row 0: f1 is missing"):
         summarize_predictions([first, second])
 
 
-def test_no_predictions_have_no_measure() -> None:
+def test_no_predictions_raise_an_error() -> None:
     with pytest.raises(DataError, match="there are no predictions"):
         summarize_predictions([])

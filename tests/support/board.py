@@ -1,4 +1,4 @@
-"""A project for the leaderboard: real git, real DVC, and stages whose answers follow from params.yaml by arithmetic."""
+"""A small project for leaderboard tests: real git and DVC, with stages that compute their answers from params.yaml."""
 
 import json
 import subprocess
@@ -24,22 +24,22 @@ stages:
     outs: ["data/predictions/${item.model}.jsonl"]
     metrics: ["metrics/evaluate/${item.model}.json": {cache: false}]
 """
-# Of 20 questions in turn, `right` are answered in the reference's words, which ones depends on the seed.
+# Of every 20 questions, `right` are answered correctly; the seed decides which ones.
 WORK = """
 import json, sys, yaml
 params = yaml.safe_load(open("params.yaml"))
 if sys.argv[1] == "train":
     json.dump(params["train"], open("models/finetuned", "w"))
 else:
-    train, asked = json.load(open("models/finetuned")), params["evaluate"]
+    train, evaluate = json.load(open("models/finetuned")), params["evaluate"]
     with open("data/predictions/finetuned.jsonl", "w") as file:
-        for id in range(asked["first"], asked["first"] + asked["rows"]):
-            right = float((id * 7 + train["seed"] * 3) % 20 < train["right"])
-            answer = f"it is fact number {id}" if right else "no idea"
-            scores = dict.fromkeys(("exact_match", "f1", "rouge1", "rouge2", "rougeL"), right)
+        for id in range(evaluate["first"], evaluate["first"] + evaluate["rows"]):
+            correct = float((id * 7 + train["seed"] * 3) % 20 < train["right"])
+            answer = f"it is fact number {id}" if correct else "no idea"
+            scores = dict.fromkeys(("exact_match", "f1", "rouge1", "rouge2", "rougeL"), correct)
             row = {"id": id, "prompt": f"Which fact is {id}?", "reference": f"it is fact number {id}", "prediction": answer}
             print(json.dumps({**row, "new_tokens": 3, "finish_reason": "stop", **scores}), file=file)
-    json.dump({"rows": asked["rows"], "loss": 0.5, "signature": {"bleu": "v1"}}, open("metrics/evaluate/finetuned.json", "w"))
+    json.dump({"rows": evaluate["rows"], "loss": 0.5, "signature": {"bleu": "v1"}}, open("metrics/evaluate/finetuned.json", "w"))
 """
 PREDICTIONS = "data/predictions/finetuned.jsonl"
 
@@ -56,7 +56,7 @@ def dvc(folder: Path, *arguments: str) -> None:
 
 
 def write_params(folder: Path, **changes: Any) -> None:
-    """params.yaml with changes, such as train_right=14."""
+    """Write params.yaml with changes such as train_right=14."""
     sections = {name: dict(section) for name, section in PARAMS.items()}
     for key, value in changes.items():
         section, name = key.split("_", 1)
@@ -65,7 +65,7 @@ def write_params(folder: Path, **changes: Any) -> None:
 
 
 def make_board(folder: Path) -> Path:
-    """A repository with the tag `first`, two commits of one run on main, and the experiments more, seed-1 and later."""
+    """A repository with one run in two commits on main, the tag `first`, and the experiments more and seed-1."""
     folder.mkdir(exist_ok=True)
     for name in ("models", "data/predictions", "metrics/evaluate"):
         (folder / name).mkdir(parents=True)
@@ -79,11 +79,11 @@ def make_board(folder: Path) -> Path:
     dvc(folder, "repro", "-q")
     commit(folder, "first")
     git(folder, "tag", "first")
-    for name, override in (("more", "train.right=18"), ("seed-1", "train.seed=1"), ("later", "evaluate.first=5")):
+    for name, override in (("more", "train.right=18"), ("seed-1", "train.seed=1")):
         dvc(folder, "exp", "run", "-q", "-n", name, "-S", override)
         git(folder, "restore", ".")
     dvc(folder, "checkout", "-q")
-    (folder / "README.md").write_text("Says something.\n")
+    (folder / "README.md").write_text("A second commit.\n")
     commit(folder, "second")
     return folder
 
@@ -94,11 +94,11 @@ def commit(folder: Path, message: str) -> None:
 
 
 def commit_predictions(folder: Path, branch: str, rows: list[dict[str, Any]], **metrics: Any) -> None:
-    """A branch whose predictions are the rows given, as DVC would hold them had a stage written them."""
+    """Commit `rows` as the predictions of a new branch, in git and DVC, and return to main. `metrics` are changes."""
     git(folder, "switch", "-q", "-c", branch)
     (folder / PREDICTIONS).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    written = folder / "metrics/evaluate/finetuned.json"
-    written.write_text(json.dumps({**json.loads(written.read_text()), **metrics}))
+    path = folder / "metrics/evaluate/finetuned.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **metrics}))
     dvc(folder, "commit", "-q", "-f")
     commit(folder, branch)
     git(folder, "switch", "-q", "main")

@@ -26,7 +26,7 @@ from support.error_inputs import (
 )
 
 MODEL = exp("model=folder", "model.path=mine", until="fetch@model")
-DISK = "See that there is room on the disk"
+DISK = "Check disk space and permissions, then run it again"
 
 CONFIGURATION = {
     "misspelt key": Case(queue("train.learning_rat=1"), ("Could not override 'train.learning_rat'", "use +")),
@@ -39,7 +39,7 @@ CONFIGURATION = {
     ),
     "added key": Case(queue("+train.warmup=3"), ("train.warmup: unknown key; did you mean warmup_steps?",)),
     "removed key": Case(
-        python("compose", "~train.seed"), ("train.seed: missing; compose params.yaml anew: make params",)
+        python("compose", "~train.seed"), ("train.seed: missing; compose params.yaml again: make params",)
     ),
     "text for a number": Case(queue("train.epochs=many"), ("train.epochs: 'many' is not right; expected a number",)),
     "list for a number": Case(
@@ -98,7 +98,7 @@ CONFIGURATION = {
         ("train.schedule.cycles: unknown key; known here: kind, floor",),
     ),
     "QLoRA without library or card": Case(
-        queue("train/method=qlora"), ("train.method: qlora needs a CUDA card", "train/method=lora runs on any machine")
+        queue("train/method=qlora"), ("train.method: qlora needs a CUDA GPU", "train/method=lora runs on any machine")
     ),
     "modules that the model lacks": Case(
         queue("model=scratch", "train/method=lora", "train.method.target_modules=[q_proj]"),
@@ -115,11 +115,11 @@ CONFIGURATION = {
     ),
     "modules that are a number": Case(
         python("compose", "train/method=lora", "train.method.target_modules=3"),
-        ("train.method.target_modules: 3 is not right; expected all-linear, or a list of modules' names",),
+        ("train.method.target_modules: 3 is not right; expected all-linear, or a list of module names",),
     ),
     "kept by answers that are not told apart": Case(
         queue("tokenize.loss=full", "train.early_stopping.metric=f1"),
-        ("train.early_stopping.metric: f1 is of answers", "use validation_loss, or tokenize.loss=completion"),
+        ("train.early_stopping.metric: f1 scores answers", "use validation_loss, or tokenize.loss=completion"),
     ),
     "several at once": Case(
         queue("train.epochs=oops", "model=folder", "+train.warmup=3"),
@@ -136,7 +136,7 @@ FILES = {
     "a folder of two kinds": Case(
         rows("mine"),
         (
-            "data.path: mine has files of 2 kinds (.csv, .jsonl); expected one kind: name it, as in data.path=mine/*.csv",
+            "data.path: mine has files in 2 formats (.csv, .jsonl); expected one: select it, as in data.path=mine/*.csv",
         ),
         lambda at: (folder("mine")(at), file("mine/a.csv", "text\na\n")(at), file("mine/b.jsonl", '{"text": "b"}')(at)),
     ),
@@ -162,7 +162,7 @@ FILES = {
     ),
     "unknown ending": Case(
         rows("README.md"),
-        ("data.path: README.md: unknown ending .md; expected one of .jsonl, .json, .csv, .tsv, .parquet",),
+        ("data.path: README.md: unknown extension .md; expected one of .jsonl, .json, .csv, .tsv, .parquet",),
     ),
     "no bytes": Case(
         rows("rows.csv"), ("data.path: rows.csv is empty; expected a first line with the names",), file("rows.csv", "")
@@ -201,17 +201,17 @@ FILES = {
     ),
     "mixed types": Case(
         rows("rows.jsonl"),
-        ("data.path: rows.jsonl, row 2: column answer holds a int, 3", "expected one type a column"),
+        ("data.path: rows.jsonl, row 2: column answer holds a int, 3", "expected one type per column"),
         jsonl({"question": "a", "answer": "b"}, {"question": "c", "answer": 3}),
     ),
     "Parquet cut off": Case(
         rows("rows.parquet"),
-        ("data.path: rows.parquet: not a table that .parquet holds", "write the file anew"),
+        ("data.path: rows.parquet: not a valid .parquet file", "write the file again"),
         lambda at: (parquet(at), cut("rows.parquet", 500)(at)),
     ),
     "no such column": Case(
         rows("rows.jsonl", "data.columns={question: question, answer: reply}"),
-        ("data.path: no column reply, which data.columns names; columns there: question, answer",),
+        ("data.path: no column reply, which data.columns names; the source has question, answer",),
         qa(1, "Why?", "So."),
     ),
     "columns of no task": Case(
@@ -221,7 +221,7 @@ FILES = {
     ),
     "mapping to no task": Case(
         rows("rows.jsonl", "data.columns={question: question, reply: answer}"),
-        ("data.columns maps question, reply, which is no known task", "Expected just the columns of one"),
+        ("data.columns maps question, reply, which is no known task", "Expected exactly the columns of one"),
         qa(1, "Why?", "So."),
     ),
     "broken line deep in a file": Case(
@@ -240,7 +240,7 @@ FILES = {
         chat([{"role": "bot", "content": "Hi"}]),
     ),
     "boilerplate rows": Case(
-        rows("rows.jsonl", until="clean"),
+        rows("rows.jsonl", "clean/patterns=medical", until="clean"),
         ("no row left of 3: dropped 3 boilerplate", "the clean section"),
         qa(3, "Why {}?", "Hi. Take care."),
     ),
@@ -263,14 +263,12 @@ FILES = {
 }
 
 MODELS = {
-    "no folder": Case(MODEL, ("model.path: mine is not there; expected a model folder",)),
-    "no config.json": Case(MODEL, ("mine has no config.json; expected a folder that save_pretrained wrote",), folder()),
-    "no weights": Case(
-        MODEL, ("model.path: mine has no weights in safetensors, as save_pretrained",), folder("config.json")
-    ),
+    "no folder": Case(MODEL, ("model.path: mine does not exist; expected a model folder",)),
+    "no config.json": Case(MODEL, ("mine has no config.json; expected a folder written by save_pretrained",), folder()),
+    "no weights": Case(MODEL, ("model.path: mine has no safetensors weights",), folder("config.json")),
     "pickled weights": Case(
         MODEL,
-        ("model.path: mine has pickled weights only (pytorch_model.bin)", "Convert them"),
+        ("model.path: mine has only pickled weights (pytorch_model.bin)", "Convert them"),
         folder("config.json", "pytorch_model.bin"),
     ),
     "no tokenizer": Case(
@@ -280,19 +278,21 @@ MODELS = {
     ),
     "config.json that is no JSON": Case(
         MODEL,
-        ("model.path: mine/config.json is not JSON", "have it written anew"),
+        ("model.path: mine/config.json is not JSON", "save the model again, or run dvc repro"),
         model(file("mine/config.json", "{")),
     ),
     "weights cut off": Case(
         MODEL,
-        ("model.path=mine does not load as a causal language model; expected what save_pretrained wrote",),
+        ("model.path=mine does not load as a causal language model; expected a folder written by save_pretrained",),
         model(cut("mine/model.safetensors", 20_000)),
     ),
     "weights of another shape": Case(
-        MODEL, ("model.path=mine: the weights do not fit", "save both together"), model(config(intermediate_size=64))
+        MODEL,
+        ("model.path=mine: the weights do not match config.json", "save both together"),
+        model(config(intermediate_size=64)),
     ),
     "weights that are no numbers": Case(
-        MODEL, ("model.path=mine: weights that are not finite numbers: ", "save the model anew"), model(broken_weights)
+        MODEL, ("model.path=mine: weights that are not finite numbers: ", "save the model again"), model(broken_weights)
     ),
     "tokenizer of another model": Case(
         MODEL,
@@ -315,7 +315,7 @@ STATES = {
     ),
     "params without a section": Case(
         python("clean"),
-        ("compare: missing; compose params.yaml anew: make params",),
+        ("compare: missing; compose params.yaml again: make params",),
         edited("params.yaml", "compare:\n  examples: 50\n  resamples: 10000\n  seed: 0\n", ""),
     ),
     "params with an unknown reference": Case(
@@ -330,11 +330,21 @@ STATES = {
     ),
     "no input": Case(
         python("clean"),
-        ("data/raw/rows.parquet is not there; an earlier stage writes it: dvc repro",),
+        ("data/raw/rows.parquet does not exist; an earlier stage writes it: dvc repro",),
         removed("data/raw/rows.parquet"),
     ),
     "input cut off": Case(
         python("clean"), ("data/raw/rows.parquet is damaged", "dvc repro"), cut("data/raw/rows.parquet", 500)
+    ),
+    "no column mapping": Case(
+        python("clean"),
+        ("data/raw/columns.json does not exist; an earlier stage writes it: dvc repro",),
+        removed("data/raw/columns.json"),
+    ),
+    "unknown task": Case(
+        python("format"),
+        ("data/clean/task.json is damaged (task is 'haiku'; expected one of chat, alpaca", "dvc repro"),
+        file("data/clean/task.json", '{"task": "haiku"}'),
     ),
     "test rows cut off": Case(
         python("evaluate", "instance=base"),
@@ -343,7 +353,7 @@ STATES = {
     ),
     "base model's configuration cut off": Case(
         python("tokenize"),
-        ("models/base/config.json is not JSON", "have it written anew"),
+        ("models/base/config.json is not JSON", "save the model again, or run dvc repro"),
         cut("models/base/config.json", 50),
     ),
     "tokenizer cut off": Case(
@@ -383,7 +393,7 @@ STATES = {
         python("clean", "clean.boilerplat=[]"), ("Could not override 'clean.boilerplat'", "use +")
     ),
     "outside of the project's root": Case(
-        elsewhere(python("clean")), ("conf/stage.yaml is not here: run the stages in the project's root",)
+        elsewhere(python("clean")), ("conf/stage.yaml is missing; run this command in the project's root",)
     ),
     "failed under DVC": Case(
         ["env", "DVC_STAGE=clean", *python("clean", "clean.boilerplate=['(']")],
@@ -409,17 +419,20 @@ MACHINE = {
 COMPARISONS = {
     "rows missing": Case(
         python("compare"),
-        ("data/predictions/finetuned.jsonl has 15 rows, and 16 were measured", "dvc repro -f evaluate"),
+        (
+            "data/predictions/finetuned.jsonl has 15 rows, but metrics/evaluate/finetuned.json reports 16",
+            "dvc repro -f evaluate",
+        ),
         rows_of("data/predictions/finetuned.jsonl", lambda rows: rows[:-1]),
     ),
     "predictions of different test rows": Case(
         python("compare"),
-        ("not the same rows: 1 by base alone (id ", "1 by finetuned alone (id 999)", "dvc repro -f evaluate"),
+        ("not for the same test rows: 1 only in base (id ", "1 only in finetuned (id 999)", "dvc repro -f evaluate"),
         rows_of("data/predictions/finetuned.jsonl", lambda rows: [{**rows[0], "id": 999}, *rows[1:]]),
     ),
     "another version of the metrics": Case(
         python("compare"),
-        ("base was measured by version 1 of the metrics, and this is version 2", "dvc repro -f evaluate"),
+        ("base was scored with version 1 of the metrics, but this code has version 2", "dvc repro -f evaluate"),
         edited("metrics/evaluate/base.json", '"version": 2', '"version": 1'),
     ),
     "a score that is no number": Case(
@@ -429,12 +442,12 @@ COMPARISONS = {
     ),
     "a test row without a reference": Case(
         python("evaluate", "instance=base"),
-        ("data/formatted/test.jsonl: test row ", "has no answer to score by"),
+        ("data/formatted/test.jsonl: test row ", "has no reference answer"),
         rows_of("data/formatted/test.jsonl", lambda rows: [{**rows[0], "completion": " "}, *rows[1:]]),
     ),
     "no test rows": Case(
         python("evaluate", "instance=base"),
-        ("data/formatted/test.jsonl holds no row; raise format.test_fraction",),
+        ("data/formatted/test.jsonl has no rows; raise format.test_fraction",),
         file("data/formatted/test.jsonl", ""),
     ),
     "too few resamples": Case(python("compose", "compare.resamples=10"), ("compare.resamples: 10", "1000")),
@@ -443,10 +456,10 @@ COMPARISONS = {
     ),
     "no such experiment": Case(
         python("leaderboard", "HEAD", "exp-that-is-not"),
-        ("exp-that-is-not: no revision of git and no experiment here", "dvc exp list -A"),
+        ("exp-that-is-not: no git revision or experiment has this name", "dvc exp list -A"),
     ),
     "no such metric": Case(
-        python("leaderboard", "HEAD", "--by", "accuracy"), ("--by accuracy: ", "there are exact_match, f1")
+        python("leaderboard", "HEAD", "--by", "accuracy"), ("--by accuracy: ", "choose one of exact_match, f1")
     ),
 }
 

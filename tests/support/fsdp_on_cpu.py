@@ -1,7 +1,7 @@
-"""The train stage under FSDP on processors: `python -m support.fsdp_on_cpu` in a project's root.
+"""The train stage under FSDP on CPUs: `python -m support.fsdp_on_cpu` in a project's root.
 
-Accelerate leaves FSDP out where there is no card, without a word, though PyTorch has it there. What it asks the machine
-is answered here as a machine with cards would.
+Accelerate silently skips FSDP on machines without a GPU, although PyTorch supports it there. This module makes Accelerate
+treat the machine as one with several GPUs.
 """
 
 import logging
@@ -22,13 +22,13 @@ from pipeline.train import stage as train
 from pipeline.train.launch import launch
 from pipeline.train.messages import report
 
-init = AcceleratorState.__init__
+original_init = AcceleratorState.__init__
 
 
-def as_on_cards(self: AcceleratorState, *arguments: Any, **options: Any) -> None:
+def init_as_on_gpus(self: AcceleratorState, *arguments: Any, **options: Any) -> None:
     if not AcceleratorState._shared_state:
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-    init(self, *arguments, **options)
+    original_init(self, *arguments, **options)
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     if not is_distributed():
         launch("support.fsdp_on_cpu", params.compute)
         return
-    AcceleratorState.__init__ = as_on_cards
+    AcceleratorState.__init__ = init_as_on_gpus
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
     logging.getLogger("pipeline").setLevel(logging.DEBUG)
     with process_group(on_cpu=True):

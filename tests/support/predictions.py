@@ -1,4 +1,4 @@
-"""Predictions of test rows, with their scores."""
+"""Predictions of test rows with their scores."""
 
 import random
 from typing import Any
@@ -45,16 +45,16 @@ def rows_of(pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
     ]
 
 
-def predictions(spoilt: float, rows: int = 60, seed: int = 0, loss: float = 1.0) -> list[dict[str, Any]]:
-    """Answers to the same questions, each with a share of its words replaced; what the model lost on the reference."""
-    questions, chance = random.Random(0), random.Random(seed + 1)
-    references = [" ".join(questions.choices(WORDS, k=6)) for _ in range(rows)]
+def predictions(replaced_share: float, rows: int = 60, seed: int = 0, loss: float = 1.0) -> list[dict[str, Any]]:
+    """Predictions for the same prompts. replaced_share: of the reference answers' words; loss: their expected loss per token."""
+    reference_generator, generator = random.Random(0), random.Random(seed + 1)
+    references = [" ".join(reference_generator.choices(WORDS, k=6)) for _ in range(rows)]
     texts = [
-        " ".join(chance.choice(WORDS) if chance.random() < spoilt else word for word in reference.split())
+        " ".join(generator.choice(WORDS) if generator.random() < replaced_share else word for word in reference.split())
         for reference in references
     ]
-    own = {"new_tokens": 6, "finish_reason": "stop", "looping": 0.0, "tokens": 7, "bytes": 30}
+    fields = {"new_tokens": 6, "finish_reason": "stop", "looping": 0.0, "tokens": 7, "bytes": 30}
     return [
-        {"prompt": f"Question {row['id']}?", **row, **own, "loss": loss * chance.uniform(0.5, 1.5)}
+        {"prompt": f"Question {row['id']}?", **row, **fields, "loss": loss * generator.uniform(0.5, 1.5)}
         for row in rows_of(list(zip(texts, references, strict=True)))
     ]

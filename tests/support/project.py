@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from support.fork_server import ADDRESS, SHIMS, is_supported, server_address
 
 ROOT = Path(__file__).parents[2]
+# conf/ and params.yaml as they are shipped. Tests use these copies, so they do not depend on what a user changes in conf/.
+SHIPPED = Path(__file__).parent / "shipped"
 # A configuration that runs in seconds and still does all that a real one does.
 TINY = (
     "model=scratch",
@@ -40,7 +43,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def copy_project(target: Path) -> Path:
-    """The project's files, as git would clone them, without what has been run in it."""
+    """The project's files, as git would clone them, without results, and with the shipped configuration."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -49,20 +52,26 @@ def copy_project(target: Path) -> Path:
         text=True,
     ).stdout.split("\0")
     for name in filter(None, names):
-        if (ROOT / name).is_file() and not name.startswith(("tests/", "metrics/", "dvc.lock")):
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "metrics/", "dvc.lock", "conf/")):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
-    return target
+    return Path(shutil.copytree(SHIPPED, target, dirs_exist_ok=True))
 
 
-def run_in(folder: Path, *command: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=folder, env=environment(**changes), capture_output=True, text=True, timeout=600, check=False
-    )
+def run_in(folder: Path, *command: str, fresh: bool = False, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder, with changes to the environment; `fresh`: in new interpreters, not in forked ones."""
+    variables = environment(**changes)
+    if not fresh and is_supported(command, changes):
+        path = f"{SHIMS}{os.pathsep}{variables['PATH']}"
+        variables |= {"PATH": path, ADDRESS: server_address(environment())}
+        command = ("dvc" if command[0] == "dvc" else "python", *command[1:])
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=600, check=False)
 
 
-def python_in(folder: Path, module: str, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    return run_in(folder, sys.executable, "-m", module, *arguments, **changes)
+def python_in(
+    folder: Path, module: str, *arguments: str, fresh: bool = False, **changes: str
+) -> subprocess.CompletedProcess[str]:
+    return run_in(folder, sys.executable, "-m", module, *arguments, fresh=fresh, **changes)
 
 
 def commit_all(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Small models with random weights, of some architectures, and rows for them."""
+"""Small models of several architectures with random weights, and rows for them."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from pipeline.modeling.encoding import Example
 
 VOCABULARY = 101
-SMALL: dict[str, dict[str, Any]] = {
+SMALL_CONFIGS: dict[str, dict[str, Any]] = {
     "gpt_neox": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
     "llama": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2},  # output layer tied to the embedding
     "qwen2": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
               "num_key_value_heads": 2},
 }  # fmt: skip
-PLAIN = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+TOKEN_CONFIG = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
 
 ROWS = [
     Example([5, 6, 7, 8, 9], [-100, -100, 7, 8, 9], 0),
@@ -24,6 +24,8 @@ ROWS = [
 ]
 
 
-def small(kind: str, **changed: Any) -> Any:
+def small_model(kind: str, **changes: Any) -> Any:
     torch.manual_seed(1)
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**SMALL[kind], **PLAIN, **changed})).eval()
+    return AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(kind, **{**SMALL_CONFIGS[kind], **TOKEN_CONFIG, **changes})
+    ).eval()

@@ -1,4 +1,4 @@
-"""pipeline/synthetic/dialogues.py: what is generated, its faults among it, and what a knowledge file must be."""
+"""pipeline/synthetic/dialogues.py: generated rows with their defects, and errors in a knowledge file."""
 
 import hashlib
 import json
@@ -15,8 +15,8 @@ from pipeline.synthetic.dialogues import (
     WORDINGS,
     Knowledge,
     Wording,
-    asked_facts,
     generate_dialogues,
+    question_answer_pairs,
     read_knowledge,
 )
 
@@ -32,8 +32,9 @@ def thousand() -> Dialogues:
     return generate_dialogues(read_knowledge(SHIPPED), rows=1000, seed=0)
 
 
-def told(asked: Wording, knowledge: Knowledge) -> tuple[str, str]:
-    (found,) = [(name, fact) for name, facts in knowledge.items() for fact in facts if facts[fact] in asked.answer]
+def condition_and_fact(pair: Wording, knowledge: Knowledge) -> tuple[str, str]:
+    """Those that the answer contains."""
+    (found,) = [(name, fact) for name, facts in knowledge.items() for fact in facts if facts[fact] in pair.answer]
     return found
 
 
@@ -50,78 +51,76 @@ def test_other_seed_gives_other_rows() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 49, 50, 1000])
-def test_as_many_rows_as_asked_for(rows: int) -> None:
+def test_number_of_rows_is_exact(rows: int) -> None:
     assert len(generate_dialogues(SMALL, rows, seed=0)) == rows
 
 
-def test_a_thousand_rows_hold_333_duplicates_40_of_boilerplate_and_20_empty_cells(thousand: Dialogues) -> None:
-    empty = [each for each in thousand if each["Description"] in BLANK or each["Doctor"] in BLANK]
-    boilerplate = [each for each in thousand if is_boilerplate(each)]
-    whole = Counter(tuple(each.values()) for each in thousand if each not in empty and not is_boilerplate(each))
-    assert (len(empty), len(boilerplate), whole.total(), len(whole)) == (20, 40, 940, 607)
+def test_thousand_rows_hold_333_duplicates_40_boilerplate_answers_20_empty_cells(thousand: Dialogues) -> None:
+    empty = [row for row in thousand if row["Description"] in BLANK or row["Doctor"] in BLANK]
+    boilerplate = [row for row in thousand if is_boilerplate(row)]
+    complete = Counter(tuple(row.values()) for row in thousand if row not in empty and not is_boilerplate(row))
+    assert (len(empty), len(boilerplate), complete.total(), len(complete)) == (20, 40, 940, 607)
 
 
 def test_duplicates_are_scattered_among_the_rows(thousand: Dialogues) -> None:
     first: dict[tuple[str, ...], int] = {}
-    repeated = [
-        number for number, each in enumerate(thousand) if first.setdefault(tuple(each.values()), number) < number
-    ]
+    repeated = [number for number, row in enumerate(thousand) if first.setdefault(tuple(row.values()), number) < number]
     assert min(repeated) < 200
     assert max(repeated) > 900
 
 
-def test_every_row_has_the_columns_of_the_real_data(thousand: Dialogues) -> None:
-    assert {tuple(each) for each in thousand} == {("Description", "Patient", "Doctor")}
+def test_every_row_has_the_columns_of_the_real_rows(thousand: Dialogues) -> None:
+    assert {tuple(row) for row in thousand} == {("Description", "Patient", "Doctor")}
 
 
 def test_every_question_has_the_prefix_and_the_patient_repeats_it(thousand: Dialogues) -> None:
-    asked = [each for each in thousand if each["Description"] not in BLANK]
-    assert all(each["Description"].startswith("Q. ") for each in asked)
-    assert all(each["Description"].removeprefix("Q. ") in each["Patient"] for each in asked)
+    with_question = [row for row in thousand if row["Description"] not in BLANK]
+    assert all(row["Description"].startswith("Q. ") for row in with_question)
+    assert all(row["Description"].removeprefix("Q. ") in row["Patient"] for row in with_question)
 
 
 @pytest.mark.parametrize("space", ["\u00a0", "  ", " \n", "\t"], ids=["no-break", "double", "line break", "tab"])
-def test_some_answers_but_not_most_hold_irregular_space(thousand: Dialogues, space: str) -> None:
-    assert 20 < sum(space in each["Doctor"] for each in thousand) < 300
+def test_some_answers_contain_irregular_spaces(thousand: Dialogues, space: str) -> None:
+    assert 20 < sum(space in row["Doctor"] for row in thousand) < 300
 
 
 def test_half_the_greetings_end_in_a_no_break_space(thousand: Dialogues) -> None:
-    assert 400 < sum(",\u00a0" in each["Patient"] for each in thousand) < 600
+    assert 400 < sum(",\u00a0" in row["Patient"] for row in thousand) < 600
 
 
 @pytest.mark.parametrize("cell", BLANK, ids=["nothing", "space", "no-break space"])
 @pytest.mark.parametrize("column", ["Description", "Doctor"])
-def test_empty_cells_are_of_every_kind(thousand: Dialogues, column: str, cell: str) -> None:
-    assert any(each[column] == cell for each in thousand)
+def test_there_are_empty_cells_of_every_kind(thousand: Dialogues, column: str, cell: str) -> None:
+    assert any(row[column] == cell for row in thousand)
 
 
 @pytest.mark.parametrize("specialist", SPECIALISTS)
-def test_boilerplate_sends_to_every_specialist(thousand: Dialogues, specialist: str) -> None:
+def test_boilerplate_mentions_every_specialist(thousand: Dialogues, specialist: str) -> None:
     article = "an" if specialist == "internal medicine physician" else "a"
     ending = f"consult {article} {specialist} online -->"
-    assert any(each["Doctor"].endswith(ending) for each in thousand)
+    assert any(row["Doctor"].endswith(ending) for row in thousand)
 
 
-def test_each_fact_is_asked_once_before_any_is_asked_again_in_other_words() -> None:
+def test_every_fact_is_asked_once_before_any_in_another_wording() -> None:
     every = {(name, fact) for name in SMALL for fact in FACTS}
-    asked = list(islice(asked_facts(SMALL, random.Random(0)), 5 * len(every)))
-    rounds = [asked[start : start + len(every)] for start in range(0, len(asked), len(every))]
-    assert [{told(each, SMALL) for each in round_} for round_ in rounds] == [every] * 5
-    assert len({each.question for each in asked}) == 5 * len(every)
+    pairs = list(islice(question_answer_pairs(SMALL, random.Random(0)), 5 * len(every)))
+    rounds = [pairs[start : start + len(every)] for start in range(0, len(pairs), len(every))]
+    assert [{condition_and_fact(pair, SMALL) for pair in round_} for round_ in rounds] == [every] * 5
+    assert len({pair.question for pair in pairs}) == 5 * len(every)
 
 
-def test_question_and_answer_tell_of_the_same_condition_and_fact() -> None:
-    for asked in islice(asked_facts(SMALL, random.Random(0)), 100):
-        name, fact = told(asked, SMALL)
-        assert name in asked.question
+def test_question_and_answer_are_about_the_same_condition_and_fact() -> None:
+    for pair in islice(question_answer_pairs(SMALL, random.Random(0)), 100):
+        name, fact = condition_and_fact(pair, SMALL)
+        assert name in pair.question
         questions = [wording.question.format(name=name) for wording in WORDINGS[fact]]
-        assert any(asked.question.startswith(question) for question in questions)
+        assert any(pair.question.startswith(question) for question in questions)
 
 
-def test_once_all_wordings_are_told_an_age_sets_the_questions_apart() -> None:
-    asked = list(islice(asked_facts(SMALL, random.Random(0)), 84))
-    assert not any(" I am " in each.question for each in asked[:70])
-    assert all(" I am " in each.question for each in asked[70:])
+def test_once_all_wordings_are_used_an_age_makes_questions_distinct() -> None:
+    pairs = list(islice(question_answer_pairs(SMALL, random.Random(0)), 84))
+    assert not any(" I am " in pair.question for pair in pairs[:70])
+    assert all(" I am " in pair.question for pair in pairs[70:])
 
 
 def test_shipped_knowledge_has_a_phrase_for_every_fact() -> None:
@@ -131,7 +130,7 @@ def test_shipped_knowledge_has_a_phrase_for_every_fact() -> None:
     assert all(isinstance(phrase, str) and phrase.strip() for facts in knowledge.values() for phrase in facts.values())
 
 
-def test_shipped_phrases_end_in_no_full_stop_for_the_wordings_bring_it() -> None:
+def test_shipped_phrases_have_no_full_stop_as_the_wordings_add_it() -> None:
     phrases = [phrase for facts in read_knowledge(SHIPPED).values() for phrase in facts.values()]
     assert [phrase for phrase in phrases if phrase[-1] in ".!?" or "  " in phrase] == []
 
@@ -152,7 +151,7 @@ def test_shipped_phrases_end_in_no_full_stop_for_the_wordings_bring_it() -> None
         ),
     ],
 )
-def test_broken_knowledge_file_is_a_data_error(tmp_path: Path, content: str | bytes, message: str) -> None:
+def test_invalid_knowledge_file_is_a_data_error(tmp_path: Path, content: str | bytes, message: str) -> None:
     path = tmp_path / "knowledge.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message) as error:
@@ -165,13 +164,13 @@ def test_broken_knowledge_file_is_a_data_error(tmp_path: Path, content: str | by
     [("gout", ""), ("gout", "[a, b]"), ("yes", "pain")],
     ids=["null phrase", "list phrase", "name true"],
 )
-def test_knowledge_that_is_no_text_is_a_data_error(tmp_path: Path, name: str, phrase: str) -> None:
+def test_knowledge_value_that_is_not_text_is_a_data_error(tmp_path: Path, name: str, phrase: str) -> None:
     path = tmp_path / "knowledge.yaml"
     path.write_text(f"{name}:\n" + "".join(f"  {fact}: {phrase}\n" for fact in FACTS), encoding="utf-8")
     with pytest.raises(DataError):
         read_knowledge(path)
 
 
-def test_the_rows_of_the_default_are_those_of_its_lock() -> None:
+def test_default_rows_never_change() -> None:
     rows = json.dumps(generate_dialogues(read_knowledge(SHIPPED), rows=1500, seed=0)).encode()
     assert hashlib.sha256(rows).hexdigest() == "528bc4c6a0b15ce1b24f29be55a960af1757f0fb4484bab24c3e7a3f3ef12a30"

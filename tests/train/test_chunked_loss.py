@@ -1,10 +1,10 @@
-"""pipeline/train/chunked_loss.py against PyTorch's own cross entropy, and against the models' own loss."""
+"""The chunked loss against PyTorch's cross entropy and against the models' own loss."""
 
 from typing import Any
 
 import pytest
 import torch
-from support.small_models import PLAIN, ROWS, SMALL, VOCABULARY, small
+from support.small_models import ROWS, SMALL_CONFIGS, TOKEN_CONFIG, VOCABULARY, small_model
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -14,33 +14,30 @@ from pipeline.train import chunked_loss
 from pipeline.train.chunked_loss import LinearCrossEntropy, install_chunked_loss, with_label_positions
 
 
-def tensors(bias: bool, dtype: torch.dtype = torch.float64) -> tuple[Any, ...]:
+def loss_inputs(bias: bool, dtype: torch.dtype = torch.float64) -> tuple[Any, ...]:
     torch.manual_seed(0)
     hidden, weight = torch.randn(17, 8, dtype=dtype), torch.randn(VOCABULARY, 8, dtype=dtype)
-    each = hidden, weight, torch.randn(VOCABULARY, dtype=dtype) if bias else None
-    return *(None if one is None else one.requires_grad_() for one in each), torch.randint(VOCABULARY, (17,))
+    parameters = hidden, weight, torch.randn(VOCABULARY, dtype=dtype) if bias else None
+    inputs = (None if tensor is None else tensor.requires_grad_() for tensor in parameters)
+    return *inputs, torch.randint(VOCABULARY, (17,))
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("logits", [1, 300, 10**6], ids=["a token at a time", "two", "all"])
-def test_loss_and_gradients_are_those_of_the_logits(bias: bool, logits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked_loss, "MAX_LOGITS", logits)
-    hidden, weight, offset, targets = tensors(bias, torch.float32)
-    found = LinearCrossEntropy.apply(hidden, weight, offset, targets)
-    (3 * found).backward()
-    mine = [each.grad for each in (hidden, weight, offset) if each is not None]
-    for each in (hidden, weight, offset):
-        if each is not None:
-            each.grad = None
+@pytest.mark.parametrize("logits", [1, 300, 10**6], ids=["one token per chunk", "two", "all"])
+def test_loss_and_gradients_match_the_full_logits(bias: bool, logits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunked_loss, "MAX_LOGITS_PER_CHUNK", logits)
+    hidden, weight, offset, targets = loss_inputs(bias, torch.float32)
+    parameters = [tensor for tensor in (hidden, weight, offset) if tensor is not None]
+    loss = LinearCrossEntropy.apply(hidden, weight, offset, targets)
     expected = cross_entropy(torch.nn.functional.linear(hidden, weight, offset), targets, reduction="sum")
-    (3 * expected).backward()
-    torch.testing.assert_close(found, expected)
-    for grad, each in zip(mine, [each for each in (hidden, weight, offset) if each is not None], strict=True):
-        torch.testing.assert_close(grad, each.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss, expected)
+    grads, expected_grads = (torch.autograd.grad(3 * value, parameters) for value in (loss, expected))
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_frozen_gets_no_gradient() -> None:
-    hidden, weight, _, targets = tensors(bias=False, dtype=torch.float32)
+def test_frozen_weights_get_no_gradient() -> None:
+    hidden, weight, _, targets = loss_inputs(bias=False, dtype=torch.float32)
     weight.requires_grad_(False)
     LinearCrossEntropy.apply(hidden, weight, None, targets).backward()
     assert weight.grad is None
@@ -54,96 +51,98 @@ INPUTS = {
 }
 
 
-@pytest.mark.parametrize("kind", SMALL)
-def test_a_model_has_the_same_loss_and_gradients_as_by_itself(kind: str) -> None:
-    model, own = small(kind), small(kind)
+@pytest.mark.parametrize("kind", SMALL_CONFIGS)
+def test_models_keep_their_loss_and_gradients(kind: str) -> None:
+    model, reference = small_model(kind), small_model(kind)
     assert install_chunked_loss(model) is not row_losses
-    for each in (model, own):
-        each(**INPUTS, num_items_in_batch=torch.tensor(10)).loss.backward()
-    grads = {name: each.grad for name, each in own.named_parameters()}
-    for name, each in model.named_parameters():
-        torch.testing.assert_close(each.grad, grads[name], rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(model(**INPUTS).loss, own(**INPUTS).loss)
+    for network in (model, reference):
+        network(**INPUTS, num_items_in_batch=torch.tensor(10)).loss.backward()
+    grads = {name: parameter.grad for name, parameter in reference.named_parameters()}
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, grads[name], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(model(**INPUTS).loss, reference(**INPUTS).loss)
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("kind", SMALL)
-def test_a_step_is_queued_without_waiting_for_a_number(kind: str, packed: bool) -> None:
-    """Tensors on the device `meta` hold no numbers: what would make the host wait for a card cannot be done with them."""
-    model = small(kind, use_cache=False, pad_token_id=None)  # as GPT-2 comes; with one, its own code looks for it
+@pytest.mark.parametrize("kind", SMALL_CONFIGS)
+def test_training_step_never_waits_for_a_value_on_the_device(kind: str, packed: bool) -> None:
+    """Tensors on the device `meta` have no values, so an operation that makes the host wait for a GPU fails on them."""
+    model = small_model(
+        kind, use_cache=False, pad_token_id=None
+    )  # as GPT-2 has it; with one, its own code searches for it
     install_chunked_loss(model)
     batch = {
-        name: each.to("meta")
-        for name, each in with_label_positions(collate_packed(ROWS) if packed else collate_padded(ROWS, 2)).items()
+        name: tensor.to("meta")
+        for name, tensor in with_label_positions(collate_packed(ROWS) if packed else collate_padded(ROWS, 2)).items()
     }
     model.to("meta")
     with skip_packing_detection(packed):
         model(**batch, num_items_in_batch=torch.tensor(7, device="meta")).loss.backward()
         assert model.get_output_embeddings().weight.grad.shape == (VOCABULARY, 32)
         with pytest.raises(NotImplementedError, match="nonzero"):
-            model(**{name: each for name, each in batch.items() if name != "label_places"})
-    with pytest.raises(RuntimeError, match="item"):  # transformers looks whether the rows are packed
+            model(**{name: tensor for name, tensor in batch.items() if name != "label_positions"})
+    with pytest.raises(RuntimeError, match="item"):  # transformers checks whether the rows are packed
         model(**batch)
 
 
-def test_in_bf16_the_products_for_the_gradients_are_in_bf16_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[torch.dtype] = []
+def test_gradients_are_computed_in_bf16_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    dtypes: list[torch.dtype] = []
     forward = LinearCrossEntropy.forward
 
-    def noting(ctx: Any, hidden: torch.Tensor, *rest: Any) -> torch.Tensor:
-        taken.append(hidden.dtype)
+    def spy(ctx: Any, hidden: torch.Tensor, *rest: Any) -> torch.Tensor:
+        dtypes.append(hidden.dtype)
         return forward(ctx, hidden, *rest)
 
-    monkeypatch.setattr(LinearCrossEntropy, "forward", staticmethod(noting))
-    model, own = small("llama"), small("llama")
+    monkeypatch.setattr(LinearCrossEntropy, "forward", staticmethod(spy))
+    model, reference = small_model("llama"), small_model("llama")
     install_chunked_loss(model)
-    for each in (model, own):
+    for network in (model, reference):
         with torch.autocast("cpu", torch.bfloat16):
-            each(**INPUTS).loss.backward()
-    assert taken == [torch.bfloat16]
-    for mine, its in zip(model.parameters(), own.parameters(), strict=True):
-        assert mine.grad.dtype == torch.float32
-        assert (mine.grad - its.grad).norm() < 0.02 * its.grad.norm()
+            network(**INPUTS).loss.backward()
+    assert dtypes == [torch.bfloat16]
+    for parameter, expected in zip(model.parameters(), reference.parameters(), strict=True):
+        assert parameter.grad.dtype == torch.float32
+        assert (parameter.grad - expected.grad).norm() < 0.02 * expected.grad.norm()
 
 
-def test_without_labels_a_model_gives_logits_as_ever() -> None:
-    model, own = small("gpt_neox"), small("gpt_neox")
+def test_models_return_logits_when_there_are_no_labels() -> None:
+    model, reference = small_model("gpt_neox"), small_model("gpt_neox")
     install_chunked_loss(model)
     prompt = {name: INPUTS[name] for name in ("input_ids", "attention_mask")}
-    assert torch.equal(model(**prompt).logits, own(**prompt).logits)
+    assert torch.equal(model(**prompt).logits, reference(**prompt).logits)
 
 
-def test_row_losses_are_summed_over_the_labels_of_each_row() -> None:
-    model = small("gpt_neox")
+def test_row_losses_are_sums_over_the_labels_of_each_row() -> None:
+    model = small_model("gpt_neox")
     with torch.no_grad():
         output = model(**{name: INPUTS[name] for name in ("input_ids", "attention_mask")})
     assert torch.equal(row_losses(output.logits, INPUTS["labels"])[:, 1], torch.tensor([3.0, 2.0]))
-    of_rows = install_chunked_loss(model)
+    chunked_row_losses = install_chunked_loss(model)
     with torch.no_grad():
         evaluated = model(**INPUTS)
-    found = of_rows(evaluated.logits, INPUTS["labels"])
+    losses = chunked_row_losses(evaluated.logits, INPUTS["labels"])
     log_p = output.logits.log_softmax(-1)
     first = -(log_p[0, 1, 7] + log_p[0, 2, 8] + log_p[0, 3, 9])
     second = -(log_p[1, 0, 4] + log_p[1, 1, 2])
-    torch.testing.assert_close(found, torch.tensor([[first, 3], [second, 2]]))
+    torch.testing.assert_close(losses, torch.tensor([[first, 3], [second, 2]]))
     torch.testing.assert_close(evaluated.loss, (first + second) / 5)
 
 
-def test_a_model_that_does_more_after_its_output_layer_keeps_its_own_loss() -> None:
+def test_models_that_transform_their_logits_keep_their_own_loss() -> None:
     config = AutoConfig.for_model(
-        "gemma2", **PLAIN, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        "gemma2", **TOKEN_CONFIG, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
         intermediate_size=64, head_dim=16, final_logit_softcapping=0.05,
     )  # fmt: skip
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
-    own = model.forward
+    original_forward = model.forward
     assert install_chunked_loss(model) is row_losses
-    assert model.forward == own
+    assert model.forward == original_forward
 
 
-@pytest.mark.parametrize("kind", SMALL)
-def test_the_loss_of_packed_rows_is_that_of_padded_ones(kind: str) -> None:
-    model = small(kind, use_cache=False)
+@pytest.mark.parametrize("kind", SMALL_CONFIGS)
+def test_packed_and_padded_rows_have_the_same_loss(kind: str) -> None:
+    model = small_model(kind, use_cache=False)
     install_chunked_loss(model)
     losses = []
     for batch in (collate_padded(ROWS, 2), collate_packed(ROWS)):

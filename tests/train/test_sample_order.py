@@ -1,4 +1,4 @@
-"""The order of rows in training: trainer.ByLength."""
+"""The order of rows in training, with group_by_length."""
 
 import random
 
@@ -7,18 +7,18 @@ import torch
 from pipeline.train.trainer import LengthGroupedSampler
 
 
-def drawn(lengths: list[int], size: int, seed: int = 0) -> list[int]:
+def order_of(lengths: list[int], rows_per_step: int, seed: int = 0) -> list[int]:
     torch.manual_seed(seed)
-    return list(LengthGroupedSampler(lengths, size))
+    return list(LengthGroupedSampler(lengths, rows_per_step))
 
 
-def test_each_row_comes_once_the_longest_step_first_the_one_that_is_not_full_last() -> None:
+def test_rows_come_once_longest_step_first_incomplete_step_last() -> None:
     lengths = random.Random(0).choices(range(1, 500), k=1003)
-    order = drawn(lengths, 8)
+    order = order_of(lengths, 8)
     assert sorted(order) == list(range(1003))
     assert lengths[order[0]] == max(lengths)
-    assert drawn(lengths, 8) == order
-    assert drawn(lengths, 8, seed=1) != order
+    assert order_of(lengths, 8) == order
+    assert order_of(lengths, 8, seed=1) != order
     steps = [order[start : start + 8] for start in range(0, 1003, 8)]
     assert len(steps[-1]) == 3
     padded = sum(max(lengths[row] for row in step) * len(step) for step in steps)
@@ -27,6 +27,6 @@ def test_each_row_comes_once_the_longest_step_first_the_one_that_is_not_full_las
     assert longest != sorted(longest, reverse=True)  # or training would end with the short rows alone
 
 
-def test_fewer_rows_than_a_step() -> None:
-    assert drawn([3, 9, 4], 8) == [1, 2, 0]
-    assert drawn([5], 1) == [0]
+def test_set_of_fewer_rows_than_a_step() -> None:
+    assert order_of([3, 9, 4], 8) == [1, 2, 0]
+    assert order_of([5], 1) == [0]
