@@ -13,7 +13,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from pipeline.compose.composition import register_resolvers
+from pipeline.compose.resolvers import register_resolvers
 
 register_resolvers()
 

@@ -18,8 +18,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.compose import yaml_files
-from pipeline.compose.composition import compose_params, load_params, parse_params, without_version
+from pipeline.compose.composition import compose_params, load_params, parse_params
 from pipeline.compose.leaves import ABSENT, Leaves, diff_leaves, flatten
+from pipeline.compose.resolvers import without_version
 from pipeline.config.validation import DISCRIMINATORS
 from pipeline.core.paths import CONF, PARAMS
 from pipeline.errors import ConfigError

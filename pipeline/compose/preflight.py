@@ -1,6 +1,6 @@
-"""Checks local sources, models and this machine against the parameters before DVC runs a stage (and deletes its outputs).
+"""Checks all parameters before DVC runs a stage (and deletes its outputs): schema, local sources, models, this machine.
 
-Each function returns one line per error. What the schema rejects is skipped here: the schema reports it.
+`require_valid` runs every check. The others return one line per error, and skip what the schema rejects.
 """
 
 from typing import Any
@@ -9,13 +9,25 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.config.options import ALL_LINEAR, Adapter, Compute, Distributed, Fsdp, Method, Qlora
 from pipeline.config.params import Data, FileRows, FolderModel, GeneratedRows, Model, ScratchModel
+from pipeline.config.validation import format_errors, param_errors
 from pipeline.core.files import local_path
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.fetch import sources
 from pipeline.fetch.streams import is_remote
 from pipeline.modeling import loading
 from pipeline.records.columns import resolve_columns
 from pipeline.train.launch import node_errors
+
+
+def require_valid(values: dict[str, Any]) -> None:
+    """Check the parameters by the schema, their local sources, and whether this machine can run them.
+
+    Raises ConfigError with every error, one a line.
+    """
+    errors = param_errors(values) + source_errors(values)
+    errors += training_errors(values) + compute_errors(values) + evaluation_errors(values)
+    if errors:
+        raise ConfigError(format_errors(errors))
 
 
 def source_errors(values: dict[str, Any]) -> list[str]:

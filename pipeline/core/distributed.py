@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.options import Distributed, ComputeSection
+from pipeline.config.options import ComputeSection, Distributed
 from pipeline.errors import ConfigError
 
 NODE_RANK = "PET_NODE_RANK"  # torchrun's variable: the rank of this node, from 0

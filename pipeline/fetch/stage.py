@@ -114,7 +114,7 @@ def _copy_or_build(model: Model, folder: Path) -> str:
         revision = _require_unchanged(model, source)
         _copy(source, folder)
         return revision
-    from pipeline.fetch.scratch import build_scratch_model
+    from pipeline.fetch.scratch_model import build_scratch_model
 
     build_scratch_model(model, folder)
     return sha256_of_path(folder)

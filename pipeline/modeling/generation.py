@@ -8,7 +8,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from pipeline.modeling.answer_journal import Answer, AnswerJournal
-from pipeline.modeling.batches import rounding_tolerance
+from pipeline.modeling.collation import rounding_tolerance
 from pipeline.modeling.kv_cache import bytes_per_prompt, preallocated_cache
 from pipeline.modeling.memory import free_memory, is_out_of_memory
 from pipeline.modeling.onednn import prepacked_linears

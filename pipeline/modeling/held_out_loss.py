@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from pipeline.errors import ModelError
-from pipeline.modeling.batches import collate_padded
+from pipeline.modeling.collation import collate_padded
 from pipeline.modeling.encoding import IGNORE_INDEX, Example
 from pipeline.modeling.onednn import prepacked_linears
 

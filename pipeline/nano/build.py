@@ -20,7 +20,7 @@ from tqdm import tqdm
 from pipeline.compare.report import render_template
 from pipeline.core.entrypoint import report_errors
 from pipeline.core.files import atomic_write, sha256_of_path
-from pipeline.fetch.scratch import new_model, train_tokenizer
+from pipeline.fetch.scratch_model import new_model, train_tokenizer
 from pipeline.modeling.loading import quiet_transformers
 from pipeline.nano.articles import generate_edition
 from pipeline.synthetic.dialogues import Knowledge, read_knowledge

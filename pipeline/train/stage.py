@@ -21,16 +21,16 @@ from pipeline.core.distributed import broadcast_object, is_main_process, local_r
 from pipeline.core.entrypoint import stage
 from pipeline.core.files import write_json
 from pipeline.core.paths import BASE, FINETUNED, METRICS, TOKENIZED, TRAIN_HISTORY
-from pipeline.modeling.batches import skip_packing_detection
+from pipeline.modeling.collation import skip_packing_detection
 from pipeline.modeling.devices import device_of
 from pipeline.modeling.loading import load_tokenizer
 from pipeline.modeling.memory import explain_out_of_memory
-from pipeline.train.build import build_trainer
+from pipeline.train.build_trainer import build_trainer
 from pipeline.train.checkpoints import checkpoint_key, gather_model, last_checkpoint, shared_checkpoint_folder
 from pipeline.train.export import export_model, training_metrics
 from pipeline.train.history import history_rows, write_history
 from pipeline.train.launch import launch_if_distributed
-from pipeline.train.messages import describe_run, oom_hint, report
+from pipeline.train.log_messages import describe_run, oom_hint, report
 from pipeline.train.methods import load_trainable
 
 log = logging.getLogger(__name__)

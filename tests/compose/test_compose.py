@@ -81,7 +81,7 @@ def test_every_option_of_conf_fits_the_schema(option: str, tmp_path: Path, monke
     dump_yaml(tmp_path / "conf/config.yaml", config)
     completed = [f"{group}.{key}=mine" for key in ("path", "name") if key in values and values[key] is None]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipeline.compose.composition.require_valid", lambda values: None)
+    monkeypatch.setattr("pipeline.compose.resolvers.require_valid", lambda values: None)
     assert param_errors(parse_params(compose_params(option, *completed))) == []
 
 

@@ -28,7 +28,7 @@ def in_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory holds the shipped configuration; its sources are not looked at."""
     shutil.copytree(SHIPPED, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipeline.compose.composition.require_valid", lambda values: None)
+    monkeypatch.setattr("pipeline.compose.resolvers.require_valid", lambda values: None)
     return tmp_path
 
 

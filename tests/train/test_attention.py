@@ -7,11 +7,11 @@ import torch
 from support.small_models import SMALL_CONFIGS, small_model
 from torch.nn.functional import scaled_dot_product_attention
 
-from pipeline.modeling.batches import collate_packed
+from pipeline.modeling.collation import collate_packed
 from pipeline.modeling.encoding import Example
 from pipeline.train import attention
 from pipeline.train.attention import BlockCausalAttention, block_slices, packed_lengths
-from pipeline.train.build import cast_embeddings_to_autocast_dtype
+from pipeline.train.build_trainer import cast_embeddings_to_autocast_dtype
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 3, 4], [3, 4, 9, 8, 7, 6, 5]])
 

@@ -21,10 +21,10 @@ from pipeline.modeling.encoding import load_encoder
 from pipeline.modeling.generation import Answer
 from pipeline.modeling.loading import load_model
 from pipeline.modeling.memory import explain_out_of_memory
-from pipeline.train import answer_metric, build, callbacks
+from pipeline.train import answer_metric, build_trainer, callbacks
 from pipeline.train import stage as train
 from pipeline.train.answer_metric import GenerationMetric
-from pipeline.train.build import require_rows_fit_model
+from pipeline.train.build_trainer import require_rows_fit_model
 from pipeline.train.callbacks import TimeBudgetCallback
 from pipeline.train.methods import load_trainable
 from pipeline.train.trainer import FineTuner
@@ -242,6 +242,6 @@ def test_rows_of_another_tokenizer_or_model_are_refused(in_built: Path) -> None:
 def test_models_without_a_position_limit_take_rows_of_any_length(
     in_built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "max_positions_of", lambda _: None)
+    monkeypatch.setattr(build_trainer, "max_positions_of", lambda _: None)
     rows = pa.table({"input_ids": [[1, 399]], "length": [10_000]})
     require_rows_fit_model(rows, Path("train.parquet"), load_model(BASE), BASE)

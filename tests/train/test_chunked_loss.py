@@ -8,7 +8,7 @@ from support.small_models import ROWS, SMALL_CONFIGS, TOKEN_CONFIG, VOCABULARY, 
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from pipeline.modeling.batches import collate_packed, collate_padded, skip_packing_detection
+from pipeline.modeling.collation import collate_packed, collate_padded, skip_packing_detection
 from pipeline.modeling.held_out_loss import row_losses
 from pipeline.train import chunked_loss
 from pipeline.train.chunked_loss import LinearCrossEntropy, install_chunked_loss, with_label_positions

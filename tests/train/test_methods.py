@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, ModelError
 from pipeline.modeling.loading import load_model
 from pipeline.train import stage as train
 from pipeline.train.answer_metric import GenerationMetric
-from pipeline.train.build import build_trainer
+from pipeline.train.build_trainer import build_trainer
 from pipeline.train.checkpoints import last_checkpoint
 from pipeline.train.methods import (
     dropout_changes,

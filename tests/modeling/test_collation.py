@@ -1,4 +1,4 @@
-"""pipeline/modeling/batches.py: packed rows have the same logits as alone, or packing is not supported."""
+"""pipeline/modeling/collation.py: packed rows have the same logits as alone, or packing is not supported."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 from support.small_models import ROWS, SMALL_CONFIGS, TOKEN_CONFIG, small_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from pipeline.modeling.batches import collate_packed, skip_packing_detection, supports_packing
+from pipeline.modeling.collation import collate_packed, skip_packing_detection, supports_packing
 
 
 def test_collate_packed_joins_the_rows() -> None:

@@ -15,7 +15,7 @@ from pipeline.config.params import Train
 from pipeline.core.files import read_parquet
 from pipeline.errors import DataError, ModelError
 from pipeline.modeling import held_out_loss
-from pipeline.modeling.batches import collate_packed, collate_padded, supports_packing
+from pipeline.modeling.collation import collate_packed, collate_padded, supports_packing
 from pipeline.modeling.devices import uses_bf16
 from pipeline.modeling.encoding import Example, load_encoder
 from pipeline.modeling.loading import load_tokenizer, max_positions_of
