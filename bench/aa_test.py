@@ -146,15 +146,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--resamples", type=int, default=2000)
     args = parser.parse_args(arguments)
     pairs, rows, resamples = args.pairs, args.rows, args.resamples
-    print(f"{pairs:,} pairs of {rows:,} test rows, {resamples:,} resamples; called different at 5%:")
+    print(f"Share of {pairs:,} pairs called different at the 5% level ({rows:,} test rows, {resamples:,} resamples)")
     count = count_different(pairs, rows, resamples)
-    print(f"equal models, over all metrics    {count / pairs:>7.1%}   99% upper bound {upper_bound(count, pairs):.1%}")
+    print(f"equal models, any metric          {count / pairs:>7.1%}  (99% upper bound {upper_bound(count, pairs):.1%})")
     power = count_found_by_mcnemar(pairs, rows) / pairs
     print(
-        f"exact match {ONLY_BASE:.0%} / {ONLY_OTHER:.0%}              {power:>7.1%}   theory {mcnemar_power(rows):.1%}"
+        f"exact match {ONLY_BASE:.0%} against {ONLY_OTHER:.0%}        {power:>7.1%}  (expected {mcnemar_power(rows):.1%})"
     )
     power = count_found_by_randomization(pairs, rows, resamples) / pairs
-    print(f"mean {SHIFT} standard errors apart    {power:>7.1%}   theory {mean_power():.1%}")
+    print(f"means {SHIFT} standard errors apart   {power:>7.1%}  (expected {mean_power():.1%})")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def pipeline_stage(args: argparse.Namespace) -> Prepared:
 
     from pipeline.compose.composition import compose_params, parse_params
     from pipeline.config.validation import validate_params
-    from pipeline.train.build import build_trainer
+    from pipeline.train.build_trainer import build_trainer
 
     lengths = (f"tokenize.max_length={args.length}", f"model.positions={args.length}")
     values = parse_params(compose_params("model=scratch", "train.precision=auto", *lengths, *args.overrides))

@@ -1,4 +1,4 @@
-"""Pins the dataset and model of the hub: replaces branches and tags in conf/ with the commits that fetch resolved.
+"""Pins the dataset and model of the Hub: replaces branches and tags in conf/ with the commits that fetch resolved.
 
     python -m pipeline.pin
 
@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 
 
 def pin_revisions() -> list[str]:
-    """Pin the dataset and the model if they came from the hub; return the changed files, each with its commit.
+    """Pin the dataset and the model if they came from the Hub; return the changed files, each with its commit.
 
     Raises ConfigError if neither did, or if no file of conf/ has the name.
     """
@@ -28,7 +28,8 @@ def pin_revisions() -> list[str]:
             pinned += _pin(section, fetched["name"], fetched["revision"])
     if not pinned:
         raise ConfigError(
-            "nothing to pin: no dataset or model that params.yaml names was fetched from the hub (dvc repro fetches it)"
+            "nothing to pin: no dataset or model that params.yaml names was fetched from the Hugging Face Hub "
+            "(dvc repro fetches it)"
         )
     return pinned
 

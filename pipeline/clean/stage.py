@@ -231,6 +231,14 @@ def format_counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "none"
 
 
+def describe_changes(counts: dict[str, int]) -> str:
+    """
+    >>> describe_changes({"mended": 0, "stripped": 1200, "masked": 1})
+    '1,200 with a stripped ending, 1 with masked contacts'
+    """
+    return format_counts({TRANSFORMS[name]: count for name, count in counts.items()})
+
+
 def read_mapping(rows: ParquetReader) -> ColumnMapping:
     """The column mapping of data/raw. Raises DataError if it is damaged or names a column that the rows lack."""
     mapping = read_column_mapping(RAW_COLUMNS)
@@ -250,5 +258,5 @@ def main(params: Params) -> None:
     write_json(METRICS / "clean.json", metrics)
     log.info(
         f"{metrics['rows_kept']:,} of {metrics['rows_in']:,} rows kept; dropped: {format_counts(metrics['dropped'])}; "
-        f"changed: {format_counts(metrics['changed'])} → {CLEAN}/"
+        f"changed: {describe_changes(metrics['changed'])} → {CLEAN}/"
     )

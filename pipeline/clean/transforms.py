@@ -8,7 +8,12 @@ import regex
 from pipeline.config.params import Clean
 from pipeline.records.text import collapse_whitespace, tidy_lines
 
-TRANSFORMS = ("mended", "stripped", "masked")
+# Name in metrics/clean.json → description of the changed rows.
+TRANSFORMS = {
+    "mended": "with a repaired encoding",
+    "stripped": "with a stripped ending",
+    "masked": "with masked contacts",
+}
 EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 # A number with its country code; ten digits as 3-3-4 or 5-5; ten or eleven digits in a row that begin like mobile and
 # trunk numbers. The doses, blood pressures, dates and ranges that doctors write match none of these.

@@ -42,7 +42,8 @@ PAIR_FIELDS = (
     "tokens",
     "bytes",
 )  # shared by both predictions; not tokens if the tokenizers differ
-HEADER = ("", "base", "finetuned", "change", "95% interval", "p", "verdict")
+HEADER = ("", "base", "finetuned", "change", "95% interval of change", "p", "verdict")
+NO_VERDICT_NOTE = "No verdict: the metric restates a tested one on another scale, or is descriptive."
 CLOSING_NOTES = (
     f"Report: {METRICS}/report.html (open it in a browser). All answers: {METRICS}/answers.csv",
     "A model's answers can be wrong, even when they read well. Answers about health are not medical advice.",
@@ -198,10 +199,11 @@ def format_metrics_table(comparison: Comparison) -> list[str]:
         )
         for name, result in comparison.metrics.items()
     ]
-    return [
+    lines = [
         f"{name:<19} {base:>9} {tuned:>10} {change:>10}  {interval:<22} {p:>7}  {verdict}".rstrip()
         for name, base, tuned, change, interval, p, verdict in [HEADER, *rows]
     ]
+    return lines if len(comparison.family) == len(comparison.metrics) else [*lines, NO_VERDICT_NOTE]
 
 
 def format_example(pairs: list[dict[str, Any]]) -> list[str]:
@@ -215,7 +217,8 @@ def format_example(pairs: list[dict[str, Any]]) -> list[str]:
         "base": pair["base"]["prediction"],
         "finetuned": pair["finetuned"]["prediction"],
     }
-    return [*(f"{name:<12} {textwrap.shorten(text, 110, placeholder=' …')}" for name, text in texts.items()), ""]
+    lines = [f"{name:<12} {textwrap.shorten(text, 110, placeholder=' …')}" for name, text in texts.items()]
+    return [f"Example (test row {pair['id']}):", *lines, ""]
 
 
 @stage("compare")

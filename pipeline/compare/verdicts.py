@@ -159,24 +159,29 @@ def verdict_sentence(comparison: Comparison, base: str = "the base model", other
     counts = Counter(comparison.metrics[name].verdict for name in comparison.family)
     tests = len(comparison.family)
     only_metric = comparison.metrics[comparison.family[0]].metric.title.lower() if tests == 1 else ""
-    better = only_metric or f"{counts[BETTER]} of {tests} metrics and worse on none"
-    worse = only_metric or f"{counts[WORSE]} of {tests} metrics and better on none"
+    all_metrics = only_metric or f"all {tests} tested metrics"
+    better, worse = (
+        all_metrics if counts[name] == tests else f"{counts[name]} of {tests} tested metrics and {opposite} on none"
+        for name, opposite in ((BETTER, WORSE), (WORSE, BETTER))
+    )
     sentence = {
         BETTER: f"{other} is better than {base} on {better}",
         WORSE: f"{other} is worse than {base} on {worse}",
-        MIXED: f"{other} is better than {base} on {counts[BETTER]} of {tests} metrics and worse on {counts[WORSE]}",
-        WITHIN_NOISE: f"the difference between {other} and {base} is within noise on {only_metric or f'all {tests} metrics'}",
-        TOO_FEW: f"too few test rows to compare {other} with {base}: {comparison.rows}, at least {min_rows(tests)} are needed",
+        MIXED: f"{other} is better than {base} on {counts[BETTER]} of {tests} tested metrics and worse on {counts[WORSE]}",
+        WITHIN_NOISE: f"the difference between {other} and {base} is within noise on {all_metrics}",
+        TOO_FEW: f"too few test rows to compare {other} with {base}: {comparison.rows}; at least {min_rows(tests)} are needed",
     }[comparison.verdict]
     return sentence[0].upper() + sentence[1:] + "."
 
 
 def method_note(comparison: Comparison) -> str:
     """The tests, corrections and intervals behind the verdict, in words."""
-    tests = len(comparison.family)
-    exact = " (exact match: McNemar's exact test)" if "exact_match" in comparison.family else ""
-    correction = f", Holm-corrected over {tests} metrics" if tests > 1 else ""
+    tests, rows = len(comparison.family), comparison.rows
+    method = "approximate randomization"
+    if "exact_match" in comparison.family:
+        method = f"McNemar's exact test for exact match, {method} for the rest"
+    correction = f"p-values Holm-corrected over {tests} metrics, " if tests > 1 else ""
     return (
-        f"{comparison.rows:,} test rows. Approximate randomization test{exact}{correction}, at the 5% level. "
-        f"95% bootstrap intervals. {comparison.resamples:,} resamples, seed {comparison.seed}."
+        f"Tests on {rows:,} row{'s' if rows != 1 else ''}: {method}; {correction}significance level 5%. "
+        f"Intervals: 95%, by bootstrap. {comparison.resamples:,} resamples, seed {comparison.seed}."
     )

@@ -30,17 +30,17 @@ class Adapter(Section):
     alpha: PositiveFloat
     """Scale of the adapter: the product of its matrices is multiplied by `alpha / rank`."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    """Share of the adapter's inputs set to 0 during training."""
+    """Dropout probability of the adapter's inputs during training."""
     target_modules: str | list[str]
-    """`all-linear`, or a list of module names. `all-linear` is every linear module but the output head; a name may be
-    the last parts of a module's full name, such as `[query_key_value, dense]`."""
+    """`all-linear`, or a list of module names. `all-linear` is every linear module except the output head. A name, as in
+    `[query_key_value, dense]`, matches every linear module whose full name ends with it."""
 
     @field_validator("target_modules", mode="before")
     @classmethod
     def _require_all_linear_or_names(cls, value: Any) -> Any:
         is_list_of_names = isinstance(value, list) and value and all(isinstance(name, str) and name for name in value)
         if value != ALL_LINEAR and not is_list_of_names:
-            raise ValueError(f"{value!r} is not right; expected {ALL_LINEAR}, or a list of module names")
+            raise ValueError(f"{value!r} is invalid; expected {ALL_LINEAR}, or a list of module names")
         return value
 
 
@@ -56,7 +56,7 @@ class Lora(Adapter):
 class Qlora(Adapter):
     """Trains low-rank adapters on a base model quantized to 4 bits (QLoRA).
 
-    NF4 with double quantization (Dettmers et al. 2023, arXiv:2305.14314). Needs a CUDA card and bitsandbytes.
+    NF4 with double quantization (Dettmers et al. 2023, arXiv:2305.14314). Needs a CUDA GPU and bitsandbytes.
     """
 
     kind: Literal["qlora"]
@@ -110,7 +110,7 @@ class Step(Section):
     every_steps: Positive
     """Optimizer steps between two reductions."""
     factor: Fraction
-    """Factor of each reduction."""
+    """Factor by which each reduction multiplies the learning rate."""
     floor: Share
     """Lowest learning rate, as a share of train.learning_rate."""
 
@@ -120,22 +120,22 @@ class Exponential(Section):
 
     kind: Literal["exponential"]
     factor: Fraction
-    """Factor applied after each optimizer step."""
+    """Factor by which each optimizer step multiplies the learning rate."""
     floor: Share
     """Lowest learning rate, as a share of train.learning_rate."""
 
 
 class InverseSquareRoot(Section):
-    """Lowers the learning rate with the inverse square root of the steps."""
+    """Lowers the learning rate as the inverse square root of the steps after the warmup."""
 
     kind: Literal["inverse_sqrt"]
     timescale: Positive | None
-    """Timescale of the decay, in optimizer steps; null: warmup_steps. The rate is `1 / √(1 + steps / timescale)` of its
-    peak; without a warmup, null is 10,000 steps."""
+    """Timescale of the decay, in optimizer steps; null: as many as the warmup. Without a warmup, null means 10,000. The
+    learning rate is its peak times `1 / √(1 + steps / timescale)`, where `steps` counts from the end of the warmup."""
 
 
 class WarmupStableDecay(Section):
-    """Keeps the learning rate constant after the warmup, then decays it at the end."""
+    """Keeps the learning rate constant after the warmup, then lowers it at the end."""
 
     kind: Literal["warmup_stable_decay"]
     decay: Literal["linear", "cosine", "1-sqrt"]
@@ -151,11 +151,11 @@ class Plateau(Section):
 
     kind: Literal["plateau"]
     factor: Fraction
-    """Factor of each reduction."""
+    """Factor by which each reduction multiplies the learning rate."""
     patience: Count
-    """Evaluations in a row without improvement to tolerate. The next one lowers the rate."""
+    """Number of consecutive evaluations without improvement that are tolerated. The next one lowers the learning rate."""
     threshold: Annotated[float, Field(ge=0)]
-    """Smallest fall of the validation loss that counts, in nats per token."""
+    """Decrease of validation loss (nats per token) that an improvement must exceed."""
     floor: Share
     """Lowest learning rate, as a share of train.learning_rate."""
 
@@ -179,17 +179,17 @@ class EarlyStopping(Section):
     """Which model is better, and when to stop training."""
 
     metric: Literal["validation_loss", "f1", "exact_match", "rougeL"]
-    """Metric that early stopping and train.keep_best compare. All but `validation_loss` score greedy answers to
+    """Metric for early stopping and train.keep_best. All except `validation_loss` score greedily decoded answers to
     validation questions, and need `tokenize.loss=completion`."""
     rows: Positive
-    """Validation rows to answer at each evaluation, from the first."""
+    """Number of validation rows to answer at each evaluation, starting with the first."""
     max_new_tokens: Positive
     """Maximum length of these answers, in tokens."""
     patience: Positive | None
-    """Evaluations without improvement after which training stops; null: never."""
+    """Stop after this many consecutive evaluations without improvement; null: never."""
     threshold: Annotated[float, Field(ge=0)]
-    """Smallest change that counts as improvement, in the metric's unit. For `validation_loss` that is nats per token,
-    for the other metrics a number from 0 to 1."""
+    """Change of the metric that an improvement must exceed, in the metric's unit. `validation_loss` is in nats per
+    token; the other metrics are numbers from 0 to 1."""
 
 
 class ComputeSection(Section):
@@ -217,10 +217,10 @@ class Distributed(ComputeSection):
     """
 
     processes: Positive
-    """Processes on each machine; with CUDA, one per card."""
+    """Processes on each machine; with CUDA, one per GPU."""
     nodes: Positive
     """Number of machines. On each of them, torchrun's environment variables PET_NODE_RANK, PET_MASTER_ADDR and
-    PET_MASTER_PORT give its rank and the address of the first."""
+    PET_MASTER_PORT give its rank and the address of the first machine."""
 
     @property
     def world_size(self) -> int:
@@ -240,13 +240,13 @@ class Ddp(Distributed):
 class Fsdp(Distributed):
     """Shards weights, gradients and optimizer state over the processes (FSDP2).
 
-    For models that are too large for one card; on CUDA cards only. The saved model is complete, as from one process. The
-    loss computes all logits at once, which takes more memory than with the other options. `train.batch_size` is per process.
+    For models that are too large for one GPU; CUDA only. The model is saved unsharded, as with one process. The loss computes
+    all logits at once, which takes more memory than with the other options. `train.batch_size` is per process.
     """
 
     kind: Literal["fsdp"]
     reshard_after_forward: bool
-    """Free a layer's gathered weights between its forward and backward pass. true (ZeRO-3): they are gathered again for
+    """Free a layer's gathered weights between its forward and backward passes. true (ZeRO-3): they are gathered again for
     the backward pass; false (ZeRO-2): they are kept, which takes more memory and less communication."""
 
 

@@ -24,7 +24,7 @@ class RowsSource(Section):
     pipeline/records/tasks.py, the detection in pipeline/records/columns.py. A value may be a template that combines
     several columns, such as `"{Description} {Patient}"`."""
     limit: Positive | None
-    """Rows to read, from the start of the source; null: all."""
+    """Number of rows to read, starting with the first; null: all."""
 
     @model_validator(mode="after")
     def _require_column_templates(self) -> "RowsSource":
@@ -34,46 +34,46 @@ class RowsSource(Section):
 
 
 class GeneratedRows(RowsSource):
-    """Generates dialogues from a knowledge file, without a network."""
+    """Generates dialogues from a knowledge file, offline."""
 
     source: Literal["generated"]
     path: Text
     """Knowledge file to generate the dialogues from."""
     sha256: str | None
-    """SHA-256 of the file, set by composition. A changed file is thus a changed parameter."""
+    """SHA-256 of the file, computed when params.yaml is composed. A change to the file thus counts as a parameter change."""
     rows: Positive
     """Number of dialogues to generate, including defective and duplicate ones."""
     length: Literal["short", "real"]
-    """Length of the dialogues. `short`: one question with its answer, so that little training shows the effect of
-    fine-tuning. `real`: the lengths and duplicates of ruslanmv/ai-medical-chatbot, to measure what its 256,916 rows
-    cost."""
+    """Length of the dialogues. `short`: one question and answer, so that a short training run shows the effect of
+    fine-tuning. `real`: the lengths and duplicates of ruslanmv/ai-medical-chatbot, to measure time and memory at its
+    256,916 rows."""
     seed: Seed
-    """Seed of the generator."""
+    """Random seed of the generator."""
 
 
 class FileRows(RowsSource):
-    """Reads rows from files of your own, local or remote."""
+    """Reads rows from your own files, local or remote."""
 
     source: Literal["file"]
     path: Text
-    """File, folder, glob or fsspec address (https://, s3://, hf://, …). The files are .jsonl, .json, .csv, .tsv,
-    .parquet or .arrow, also compressed (.gz, .bz2, .xz, .zst). A relative path starts at the project's root."""
+    """File, folder, glob or fsspec URL (https://, s3://, hf://, …). The files are .jsonl, .json, .csv, .tsv, .parquet or
+    .arrow, optionally compressed (.gz, .bz2, .xz, .zst). Relative paths are relative to the project root."""
     sha256: Checksum | None
-    """Expected SHA-256 of the files. Composition sets it for a local file, folder or glob, so that a changed file is a
-    changed parameter. For an address it is checked only if you set it; then all of the data is read, whatever the
-    limit."""
+    """Expected SHA-256 of the files. For a local file, folder or glob it is computed when params.yaml is composed, so a
+    change to the files counts as a parameter change. For a URL it is checked only if you set it; then the whole source
+    is read even when `limit` is set."""
 
 
 class HubRows(RowsSource):
-    """Reads rows from a dataset on the Hugging Face hub."""
+    """Reads rows from a dataset on the Hugging Face Hub."""
 
     source: Literal["hub"]
     name: Text
-    """Dataset on the hub, as OWNER/NAME."""
+    """Dataset on the Hugging Face Hub, as OWNER/NAME."""
     revision: Text
-    """Branch, tag or commit; `python -m pipeline.pin` replaces it by the commit."""
+    """Branch, tag or commit; `python -m pipeline.pin` replaces it with the commit hash."""
     config: str | None
-    """Configuration of the dataset; needed if it has several, otherwise null."""
+    """Configuration of the dataset; null if it has only one."""
     split: Text
     """Split of the dataset to read."""
 
@@ -86,19 +86,19 @@ class ScratchModel(Section):
 
     source: Literal["scratch"]
     seed: Seed
-    """Seed of the weights."""
+    """Random seed of the weights."""
     vocabulary: Annotated[int, Field(ge=300)]
-    """Tokens in the vocabulary, including 2 special tokens and the 256 bytes."""
+    """Size of the vocabulary, in tokens, including 2 special tokens and the 256 bytes."""
     positions: Positive
     """Maximum sequence length, in tokens."""
     layers: Positive
     """Number of transformer layers."""
     hidden_size: Positive
-    """Size of the hidden states; a multiple of heads."""
+    """Size of the hidden states; a multiple of `heads`."""
     heads: Positive
     """Attention heads per layer."""
     data: dict[str, Any]
-    """Rows to train the tokenizer on: the data section, by interpolation."""
+    """Rows to train the tokenizer on, copied from the `data` section."""
 
     @model_validator(mode="after")
     def _require_heads_divide_hidden_size(self) -> "ScratchModel":
@@ -112,19 +112,20 @@ class FolderModel(Section):
 
     source: Literal["folder"]
     path: Text
-    """Model folder with config.json, *.safetensors and the tokenizer. A relative path starts at the project's root."""
+    """Model folder with config.json, *.safetensors and the tokenizer. Relative paths are relative to the project root."""
     sha256: str | None
-    """SHA-256 of the folder, set by composition. A changed model is thus a changed parameter."""
+    """SHA-256 of the folder, computed when params.yaml is composed. A change to the model thus counts as a parameter
+    change."""
 
 
 class HubModel(Section):
-    """Downloads a causal language model from the Hugging Face hub."""
+    """Downloads a causal language model from the Hugging Face Hub."""
 
     source: Literal["hub"]
     name: Text
-    """Model on the hub, as OWNER/NAME."""
+    """Model on the Hugging Face Hub, as OWNER/NAME."""
     revision: Text
-    """Branch, tag or commit; `python -m pipeline.pin` replaces it by the commit."""
+    """Branch, tag or commit; `python -m pipeline.pin` replaces it with the commit hash."""
 
 
 Data = Annotated[GeneratedRows | FileRows | HubRows, Field(discriminator="source")]
@@ -148,22 +149,24 @@ class Clean(Section):
     """Cleaning and filtering of rows."""
 
     mend_encoding: bool
-    """Repair text decoded with the wrong encoding, such as "donâ€™t", with ftfy."""
+    """Repair text decoded with the wrong encoding, such as "donâ€™t" (with ftfy)."""
     question_prefixes: list[Text]
-    """Prefixes to remove from the start of a question, each once, in this order."""
+    """Prefixes to remove from the start of a question. Each is removed once, in this order."""
     strip: list[Text]
-    """Regular expressions to remove at the end of an answer, each once. They apply in this order and ignore case."""
+    """Case-insensitive regular expressions for text to remove from the end of an answer. Each is applied once, in this
+    order."""
     contacts: Literal["keep", "mask", "drop"]
-    """E-mail addresses and phone numbers: keep, mask, or drop the row. `mask` writes [email] and [phone]."""
+    """E-mail addresses and phone numbers: keep them, mask them, or drop the row. `mask` replaces them with [email] and
+    [phone]."""
     boilerplate: list[Text]
-    """Regular expressions of phrases; an answer made only of them is dropped. They ignore case. Successive matches must
-    cover every letter and digit of the answer."""
+    """Case-insensitive regular expressions for boilerplate phrases. An answer is dropped if consecutive matches cover all
+    of its letters and digits."""
     max_boilerplate: Share | None
-    """Maximum share of an answer that boilerplate may match; null: no limit. The share counts letters and digits; an
-    answer made only of boilerplate is dropped in any case."""
+    """Maximum share of an answer that `boilerplate` may match; null: no limit. The share is of letters and digits. An
+    answer made up only of boilerplate is always dropped."""
     max_nonletters: Share | None
-    """Maximum share of characters that are not letters; null: no limit. It applies to question and answer; spaces do
-    not count."""
+    """Maximum share of characters that are not letters; null: no limit. It applies to the question and to the answer;
+    spaces are not counted."""
     languages: list[Text] | None
     """ISO 639-1 codes of the languages to keep, such as [en, es]; null: any. py3langid detects the language of a
     row."""
@@ -204,30 +207,31 @@ class NearDuplicates(Section):
     """When two texts are near-duplicates."""
 
     threshold: Fraction
-    """Minimum Jaccard similarity of the word bigrams of two near-duplicates."""
+    """Minimum Jaccard similarity of the word bigrams of near-duplicates."""
     min_words: Annotated[int, Field(ge=2)]
-    """Minimum length to compare by bigrams, in words. Shorter texts have too few bigrams: their questions are compared
-    for equality only, their answers not at all."""
+    """Minimum length, in words, for comparison by bigrams. Shorter questions are compared for equality only, and shorter
+    answers not at all."""
 
 
 class Format(Section):
     """Rendering of prompts and completions, and the split."""
 
     seed: Seed
-    """Seed of the hash that assigns a row to its split."""
+    """Seed of the hash that assigns each row to a split."""
     split: Literal["question", "row"]
-    """What is hashed: the question, or each row on its own. `question`: rows with the same question stay in one split,
-    and near-duplicates of held-out rows are dropped. `row`: a naive shuffle, which leaks (see max_leakage)."""
+    """Whether rows are split by question or one by one. `question`: rows with the same question are in the same split;
+    training rows that nearly duplicate a validation or test row, and validation rows that nearly duplicate a test row,
+    are dropped. `row`: a naive shuffle, which leaks (see max_leakage)."""
     test_fraction: Fraction
-    """Share of the rows for the test set; not used with folds."""
+    """Share of the rows for the test set; not used with `folds`."""
     validation_fraction: Fraction
-    """Share of the rows for validation. With folds, of the rows outside the test set."""
+    """Share of the rows for the validation set. With `folds`, it is the share of the rows outside the test fold."""
     folds: Annotated[int, Field(ge=2)] | None
-    """Number of cross-validation folds; null: one split by test_fraction. Each fold is the test set of its own run."""
+    """Number of cross-validation folds; null: a single split by test_fraction. Each fold is the test set of its own run."""
     fold: Annotated[int, Field(ge=0)]
-    """Fold that is the test set, from 0; must be less than folds."""
+    """Index of the test fold, counting from 0; must be less than `folds`."""
     max_leakage: Share
-    """Maximum share of test rows with a duplicate in train, exact or near. The stage stops if it is exceeded."""
+    """Maximum share of test rows with an exact or near-duplicate in the training set. The stage fails if it is exceeded."""
     near: NearDuplicates
     """When two texts count as near-duplicates."""
     template: Template
@@ -247,36 +251,36 @@ class Format(Section):
 
 
 class Gates(Section):
-    """Maximum shares of the audit's findings (pipeline/tokenize/audit.py); null: no limit."""
+    """Limits on the shares that the audit (pipeline/tokenize/audit.py) measures; null: no limit."""
 
     max_unlabelled: Share | None
-    """Rows without labeled tokens. Nothing is learned from them, and a loss of 0 looks like success."""
+    """Maximum share of rows with no labeled tokens. The model learns nothing from them, and a loss of 0 looks like success."""
     max_unended: Share | None
-    """Rows without the end of text in the loss, because their answer is truncated. From too many of them a model learns
-    not to stop."""
+    """Maximum share of rows without the end-of-text token in their labels. Their answer was truncated, and too many of them
+    teach the model not to stop."""
     max_truncated: Share | None
-    """Rows longer than max_length, truncated in the prompt or the answer."""
+    """Maximum share of rows longer than max_length, with a truncated prompt or answer."""
     max_answer_tokens_lost: Share | None
-    """Tokens truncated from answers, of all answer tokens."""
+    """Maximum number of tokens truncated from answers, as a share of all answer tokens."""
     max_duplicates: Share | None
-    """Rows with the input_ids of an earlier row. A validation row is compared with train, too."""
+    """Maximum share of rows with the same token ids as an earlier row. Validation rows are also compared with training rows."""
     max_prefix_mismatch: Share | None
-    """Rows whose prompt tokenizes differently with its answer, of the rows checked. The input_ids here are always those
-    of the prompt alone, so it matters only to tools that tokenize both together."""
+    """Maximum share of checked rows whose prompt tokens change with the answer appended. This project tokenizes the
+    prompt alone, so it matters only to other tools, which tokenize both together."""
     max_padding: Share | None
-    """Padding in the training batches, of all their token positions; train only."""
+    """Maximum share of token positions in the training batches that are padding."""
 
 
 class Tokenize(Section):
     """Tokenization and the audit of its result."""
 
     max_length: Annotated[int, Field(ge=8)]
-    """Maximum tokens per row: prompt, completion and end of text."""
+    """Maximum number of tokens per row: prompt, completion and end-of-text token."""
     loss: Literal["completion", "full"]
-    """Tokens in the loss: the completion only, or the prompt, too."""
+    """Tokens that count toward the loss: those of the completion, or all. `full` adds those of the prompt."""
     batch_size: Positive
-    """Rows per forward pass of training. This key and the next five are interpolated from train and compute in
-    conf/tokenize/default.yaml, so that the audit measures padding in the batches of training: set them there."""
+    """Rows per forward pass of training. This key and the next five are copied from `train` and `compute` by
+    conf/tokenize/default.yaml, so that the audit measures padding in the real batches; set them there."""
     group_by_length: bool
     """Whether training batches rows of similar length."""
     packing: bool
@@ -288,28 +292,29 @@ class Tokenize(Section):
     nodes: Positive
     """Machines that train; 1 with compute=local."""
     gates: Gates
-    """Maximum shares of the audit's findings; null: no limit. The stage stops if train or validation exceeds one; all
-    findings are counted in any case."""
+    """Limits on the shares that the audit measures; null: no limit. The stage fails if the training or validation set
+    exceeds a limit. All findings are counted, with or without a limit."""
 
 
 class Train(Section):
     """Fine-tuning of the base model."""
 
     seed: Seed
-    """Seed of the row order, dropout and new adapter weights."""
+    """Random seed of the row order, dropout and new adapter weights."""
     epochs: Annotated[float, Field(gt=0)]
     """Passes over the training rows."""
     max_steps: Positive | None
-    """Optimizer steps; overrides epochs; null: as many as the epochs take."""
+    """Number of optimizer steps, instead of `epochs`; null: as many as `epochs` requires."""
     max_minutes: PositiveFloat | None
-    """Time budget in minutes; null: none. Training ends after the step that exceeds it; the model is then evaluated and
-    saved. The time that an interrupted training had spent by its last checkpoint counts. Not deterministic."""
+    """Time budget in minutes; null: none. Training ends after the step that exceeds it; then the model is evaluated and
+    saved. After a resume, the time spent before the last checkpoint counts toward the budget. The last step varies from
+    run to run."""
     batch_size: Positive
     """Rows per forward pass, in each process."""
     gradient_accumulation: Positive
     """Forward passes per optimizer step."""
     eval_batch_size: Positive | None
-    """Rows per forward pass of the validation; null: as many as fit. The longest rows come first."""
+    """Rows per forward pass of validation; null: as many as fit in memory. The longest rows come first."""
     optimizer: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"]
     """Optimizer, by the Trainer's name for it."""
     learning_rate: Annotated[float, Field(gt=0, lt=10)]
@@ -327,30 +332,30 @@ class Train(Section):
     max_grad_norm: Annotated[float, Field(gt=0)]
     """Maximum norm of the gradients; larger ones are clipped."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None
-    """Dropout of all the model's dropout layers; null: as in its config.json."""
+    """Dropout probability of all dropout layers; null: as in the model's config.json."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    """Share of each target spread over the vocabulary, in the training loss only. Szegedy et al. 2016,
-    arXiv:1512.00567."""
+    """Share of each target's probability mass that is spread over the vocabulary. It applies to the training loss only
+    (Szegedy et al. 2016, arXiv:1512.00567)."""
     neftune_alpha: PositiveFloat | None
-    """Scale of the uniform noise added to the embeddings during training; null: none. It is at most `alpha / √(tokens ×
-    hidden size)` (NEFTune, Jain et al. 2023, arXiv:2310.05914)."""
+    """Scale (alpha) of the uniform noise added to embeddings in training; null: none. Each noise value is at most
+    `alpha / √(tokens × hidden size)` in absolute value (NEFTune, Jain et al. 2023, arXiv:2310.05914)."""
     precision: Literal["fp32", "bf16", "auto"]
-    """Number format of the computation; auto: bf16 if the device supports it. bf16 is autocast: the weights stay in
-    float32. With auto, results differ between machines."""
+    """Compute precision (dtype); auto: bf16 if the device supports it. bf16 uses autocast: the weights stay in float32.
+    With auto, results differ between machines."""
     group_by_length: bool
-    """Batch rows of similar length, so that there is little padding."""
+    """Batch rows of similar length, which reduces padding."""
     packing: bool
-    """Concatenate the rows of a batch instead of padding them. Attention and positions are kept separate per row.
-    Faster on a GPU; on a CPU, the attention over a long batch costs more than padding. Models that cannot keep rows
-    separate (OPT, Bloom, models with a recurrent state) are refused."""
+    """Concatenate the rows of a batch instead of padding them. Attention and positions are kept separate per row. This is
+    faster on a GPU; on a CPU, attention over one long sequence costs more than the padding it saves. Models that cannot
+    keep rows separate (OPT, Bloom, models with a recurrent state) are rejected."""
     gradient_checkpointing: bool
-    """Recompute activations in the backward pass: less memory, more time."""
+    """Recompute activations in the backward pass, which takes less memory and more time."""
     logging_steps: Positive
     """Optimizer steps between two entries in the training history."""
     eval_steps: Positive | None
-    """Optimizer steps between validations, each with a checkpoint; null: once an epoch."""
+    """Optimizer steps between evaluations, each with a checkpoint; null: once per epoch."""
     keep_best: bool
-    """Save the best weights by early_stopping.metric, instead of the last."""
+    """Keep the weights that score best on early_stopping.metric, not the last ones."""
     early_stopping: EarlyStopping
     """Metric that selects the best weights, and when to stop early."""
 
@@ -359,40 +364,41 @@ class Evaluate(Section):
     """Answers to the test questions, and their scores."""
 
     limit: Positive | None
-    """Test rows to answer, from the first; null: all."""
+    """Number of test rows to answer, starting with the first; null: all."""
     max_new_tokens: Positive
-    """Maximum length of an answer in tokens, without the prompt."""
+    """Maximum length of an answer, in tokens, not counting the prompt."""
     batch_size: Positive | None
-    """Prompts per batch; null: as many as fit in half of the free memory. Never more than is fastest. It is halved if
-    memory runs out. In fp32 on a CPU it changes no answer."""
+    """Prompts per batch; null: as many as fit in half of the free memory. With null, it is capped at 128 on a CPU and 512
+    on a GPU, because larger batches were not faster. If memory runs out, the batch is halved. In fp32 on a CPU it does not
+    change the answers."""
     precision: Literal["fp32", "bf16"]
-    """Number format of the weights that generate answers. With bf16, two tokens are sometimes equally likely, and the
-    batch decides between them; the held-out loss is always measured in float32."""
+    """Precision (dtype) of the weights that generate answers. In bf16, two tokens sometimes tie for the most likely, and
+    which one is generated depends on the batch. The held-out loss is always measured in float32."""
     engine: Literal["transformers", "vllm"]
-    """Library that generates the answers. vllm needs a CUDA card and `pip install vllm`, and chooses batches itself."""
+    """Library that generates the answers. vllm needs a CUDA GPU and `pip install vllm`, and chooses its own batches."""
     semantic_model: Text | None
     """Folder of a sentence encoder that scores answers by meaning; null: no such score."""
     semantic_sha256: str | None
-    """SHA-256 of the encoder, set by composition. With another encoder, evaluation runs again."""
+    """SHA-256 of the encoder, computed when params.yaml is composed. If it changes, evaluate runs again."""
 
 
 class Compare(Section):
-    """Comparison of base and fine-tuned model."""
+    """Comparison of the base model with the fine-tuned model."""
 
     examples: Positive
-    """Test rows shown side by side in the report."""
+    """Number of test rows for which the report shows both answers side by side."""
     resamples: Annotated[int, Field(ge=1000)]
-    """Resamples of the test rows, for confidence intervals and p-values. With fewer than 1000, nothing could be
-    significant at 5% over all metrics."""
+    """Number of resamples of the test rows, for confidence intervals and p-values. The smallest possible p-value is
+    `1 / (resamples + 1)`, and the Holm correction multiplies it by up to the number of tested metrics."""
     seed: Seed
-    """Seed of the resamples."""
+    """Random seed for resampling."""
 
 
 class Params(Section):
     """All of params.yaml."""
 
     version: Literal[1]
-    """Version of this schema."""
+    """Version of the schema of params.yaml."""
     data: Data
     """The rows to train and test on."""
     model: Model
@@ -402,12 +408,12 @@ class Params(Section):
     format: Format
     """How prompts and completions are rendered, and how the rows are split."""
     tokenize: Tokenize
-    """How rows are tokenized, and what the audit allows before training starts."""
+    """How rows are tokenized, and the limits that the audit checks before training."""
     train: Train
     """How the base model is fine-tuned."""
     compute: Compute
     """Where training runs: in one process or in several."""
     evaluate: Evaluate
-    """How base and fine-tuned model answer the test questions."""
+    """How the base and fine-tuned models answer the test questions."""
     compare: Compare
-    """How the two models are compared, and what the report shows."""
+    """How the two models are compared, and how many rows the report shows."""

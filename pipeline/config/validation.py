@@ -42,7 +42,7 @@ def param_errors(values: dict[str, Any]) -> list[str]:
 
 def format_errors(errors: list[str]) -> str:
     """A message with all errors, one per line."""
-    head = "1 parameter is wrong:" if len(errors) == 1 else f"{len(errors)} parameters are wrong:"
+    head = f"{len(errors)} invalid parameter{'s' if len(errors) > 1 else ''}:"
     return "\n".join([head, *(f"  {error}" for error in errors)])
 
 
@@ -57,7 +57,7 @@ def format_error(details: Any, values: dict[str, Any]) -> str:
         expected_tags = details["ctx"].get("expected_tags", f"a {discriminator}")
         return f"{key}.{discriminator}: {tag!r}; expected {expected_tags}"
     if kind == "model_attributes_type":
-        return f"{key}: {value!r} is not right; choose an option of the group: {key.replace('.', '/')}=…"
+        return f"{key}: {value!r} is invalid; choose an option of the group: {key.replace('.', '/')}=…"
     if kind == "extra_forbidden":
         return f"{key}: unknown key{_suggestion(path, loc)}"
     if kind == "missing":
@@ -65,11 +65,11 @@ def format_error(details: Any, values: dict[str, Any]) -> str:
     if kind == "value_error":
         return f"{key}: {details['ctx']['error']}"
     if value is None:
-        return f"{key}: is null; expected a value"
+        return f"{key}: required, but null"
     expected = details["msg"]
     for pydantic_wording, plain_wording in PLAIN_WORDING.items():
         expected = expected.replace(pydantic_wording, plain_wording)
-    return f"{key}: {value!r} is not right; {expected}"
+    return f"{key}: {value!r} is invalid; {expected}"
 
 
 def _path_without_tags(loc: list[Any], values: dict[str, Any]) -> list[Any]:

@@ -32,7 +32,8 @@ Every key of `params.yaml`, with its type, meaning and default. Set a key for on
 default, edit the file in `conf/` that sets it, then run `make params`.
 """
 PATTERNS_NOTE = (
-    "Patterns that fit one dataset. `data=generated` and `data=medical` choose `medical`, other data options may, too."
+    "Patterns that fit one dataset. A data option may select them: `data=generated`, the default, and `data=medical` select "
+    "`medical`."
 )
 WIDTH = 120
 MAX_DEFAULT = 60  # characters of a value on the page; of a longer one, the page names the file
@@ -42,10 +43,14 @@ def render_page() -> str:
     """The page, with the defaults that conf/ has now."""
     blocks = [INTRODUCTION.rstrip()]
     for name in Params.model_fields:
-        blocks += [f"## `{name}`", _wrap(describe_key(Params, name))]
-        if len(SHIPPED.get(name, ())) > 1:
+        blocks.append(f"## `{name}`")
+        if name not in SHIPPED:
+            blocks.append(_render_keys(Params, [name], load_option("", "config"), option_file("", "config")))
+            continue
+        blocks.append(_wrap(describe_key(Params, name)))
+        if len(SHIPPED[name]) > 1:
             blocks += _render_group(name, "###")
-        elif name in SHIPPED:
+        else:
             blocks += _render_section(section_of(name, {}), name, load_option(name, "default"), "###")
     return "\n\n".join(blocks) + "\n"
 
@@ -102,18 +107,19 @@ def _render_keys(
     for key in keys:
         words = describe_type(schemas[key])
         text = f"**`{key}`**." if is_short else f"**`{key}`** ({words}): {describe_key(section, key)}"
-        entries.append(f"{text} Default: {_format_default(key, values, path, 'null' not in words)}.")
+        entries.append(f"{text} {_describe_default(key, values, path, 'null' not in words)}.")
     return "\n".join(_wrap(f"- {entry}") for entry in entries)
 
 
-def _format_default(key: str, values: dict[str, Any], path: Path, is_required: bool) -> str:
+def _describe_default(key: str, values: dict[str, Any], path: Path, is_required: bool) -> str:
     if key not in values:
-        return next((f"from `{group}`" for group in SHIPPED if group.startswith(f"{path.parent.name}/")), "none")
+        groups = [group for group in SHIPPED if group.startswith(f"{path.parent.name}/")]
+        return f"Default: from `{groups[0]}`" if groups else "Default: none"
     value = values[key]
     if value is None and is_required:
-        return "none, set it"
+        return "Required; no default"
     text = value if isinstance(value, str) and "\n" not in value else json.dumps(value, ensure_ascii=False)
-    return f"`{text}`" if len(text) <= MAX_DEFAULT else f"in `{path}`"
+    return f"Default: `{text}`" if len(text) <= MAX_DEFAULT else f"Default: in `{path}`"
 
 
 def _wrap(text: str) -> str:

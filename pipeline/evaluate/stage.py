@@ -180,7 +180,7 @@ def main(params: Params, instance: str) -> None:
         raise ConfigError(error)
     device = device_of(params.compute)
     folder, options = MODELS / instance, params.evaluate
-    task = "Generating {:,} test answers" if has_prompts(rows) else "Computing the loss of {:,} test texts"
+    task = "Generating answers to {:,} test questions" if has_prompts(rows) else "Computing the loss of {:,} test texts"
     log.info(f"{task.format(len(rows))} with {folder} on {device}")
     with open_answer_journal(journal_key(rows, folder, options, device)) as journal:
         with explain_out_of_memory(
@@ -192,4 +192,4 @@ def main(params: Params, instance: str) -> None:
             write_jsonl(temporary, predictions)
         write_json(METRICS / "evaluate" / f"{instance}.json", metrics)
     values = ", ".join(f"{name} {metrics[name]:.4g}" for name in LOGGED_METRICS if name in metrics)
-    log.info(f"{values} → {PREDICTIONS / instance}.jsonl")
+    log.info(f"{values}; {'answers' if has_prompts(rows) else 'losses'} in {PREDICTIONS / instance}.jsonl")

@@ -1,4 +1,4 @@
-"""Downloads one file of the hub into the hub's cache: resumed, retried, and accepted only if size and hash are right.
+"""Downloads one file of the Hub into the Hub's cache: resumed, retried, and accepted only if size and hash are right.
 
 huggingface_hub itself resumes only within one process, gives up on a 5xx and on a reset connection, and checks no hash.
 """
@@ -32,13 +32,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RETRY_DELAYS = (1, 2, 4, 8, 16)  # seconds before each retry; they start over after MIN_PROGRESS more bytes
-MAX_RETRY_AFTER = 300  # seconds; the hub counts its rate limits over five minutes
+MAX_RETRY_AFTER = 300  # seconds; the Hub counts its rate limits over five minutes
 MIN_PROGRESS = 1 << 20  # bytes
 DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class RemoteFile(NamedTuple):
-    """A file as the hub lists it. `digest` is SHA-256 for LFS files, else git's SHA-1; it names the blob in the cache."""
+    """A file as the Hub lists it. `digest` is SHA-256 for LFS files, else git's SHA-1; it names the blob in the cache."""
 
     path: str
     size: int
@@ -46,7 +46,7 @@ class RemoteFile(NamedTuple):
 
 
 class DamagedFileError(PipelineError):
-    """A file's content does not match the hub's listing."""
+    """A file's content does not match the Hub's listing."""
 
 
 def retry(
@@ -78,15 +78,15 @@ def _retry_reason(error: Exception, retry_connect: bool) -> str | None:
     cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
     if isinstance(cause, HfHubHTTPError):
         status = cause.response.status_code
-        return f"the hub answers {status}" if status in (408, 429) or status >= 500 else None
+        return f"the Hub answers {status}" if status in (408, 429) or status >= 500 else None
     if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
-        return "no connection to the hub" if retry_connect else None
+        return "no connection to the Hub" if retry_connect else None
     dropped = isinstance(cause, httpx2.NetworkError | httpx2.TimeoutException | httpx2.RemoteProtocolError)
     return f"the connection was dropped ({type(cause).__name__})" if dropped else None
 
 
 def retry_after_seconds(error: Exception) -> int:
-    """The seconds that the hub asks to wait; 0 if it asks for nothing."""
+    """The seconds that the Hub asks to wait; 0 if it asks for nothing."""
     if not isinstance(error, HfHubHTTPError):
         return 0
     headers = error.response.headers
@@ -116,7 +116,7 @@ def download(file: RemoteFile, url: str, blob: Path, lock: Path) -> None:
             partial.unlink()
             log.info(f"{file.path}: {problem}{'' if is_last else '; downloading it again'}")
     raise DamagedFileError(
-        f"{file.path} was downloaded twice and does not match the hub's listing: {problem}. "
+        f"{file.path} was downloaded twice and does not match the Hub's listing: {problem}. "
         "Try again later, or report it to the owner of the repository"
     )
 
@@ -145,7 +145,7 @@ def _append_rest(file: RemoteFile, url: str, partial: Path, start: int) -> None:
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
         if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # the hub's file ends here
+            return  # the Hub's file ends here
         hf_raise_for_status(response)
         resumed = response.status_code == HTTPStatus.PARTIAL_CONTENT
         bar = tqdm(total=file.size, initial=start * resumed, desc=file.path, unit="B", unit_scale=True, disable=None)

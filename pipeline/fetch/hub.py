@@ -1,6 +1,6 @@
-"""Downloads snapshots from the Hugging Face hub; HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE work as usual.
+"""Downloads snapshots from the Hugging Face Hub; HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE work as usual.
 
-Snapshots are stored in the hub's cache in huggingface_hub's own layout, in which each blob is named after its hash.
+Snapshots are stored in the Hub's cache in huggingface_hub's own layout, in which each blob is named after its hash.
 """
 
 import json
@@ -39,7 +39,7 @@ IGNORE_PATTERNS = {
     "model": [*PICKLE_PATTERNS, "*.h5", "*.msgpack", "*.onnx", "*.py", "*.gguf", "*/*"],
     "dataset": [*PICKLE_PATTERNS, "*.py"],
 }
-# What huggingface_hub and its client raise if the hub cannot be reached or does not send a file.
+# What huggingface_hub and its client raise if the Hub cannot be reached or does not send a file.
 UNAVAILABLE_ERRORS = (httpx2.HTTPError, httpx2.InvalidURL, LocalEntryNotFoundError, OfflineModeIsEnabled)
 NOT_A_HUB = "the server that answers is not a hub"
 
@@ -47,7 +47,7 @@ NOT_A_HUB = "the server that answers is not a hub"
 def fetch_snapshot(name: str, revision: str, kind: str) -> Path:
     """The folder of a repository's snapshot, named after the resolved commit; taken from the cache if it is there.
 
-    Every file has the hash that the hub lists for it. `kind` is "dataset" or "model". Raises DataError or ModelError, by
+    Every file has the hash that the Hub lists for it. `kind` is "dataset" or "model". Raises DataError or ModelError, by
     kind, with a message for the user.
     """
     disable_progress_bars()  # downloads.py shows its own
@@ -96,7 +96,7 @@ def _write_ref(ref: Path, commit: str) -> None:
 
 
 def _list_files(name: str, revision: str, kind: str) -> tuple[str, list[RemoteFile]]:
-    """The commit of a revision, and its files for which the hub lists size and hash."""
+    """The commit of a revision, and its files for which the Hub lists size and hash."""
     token = get_token_to_send(None) or ""
     if not (token.isascii() and token.isprintable()):  # the client would log it in its error
         raise httpx2.LocalProtocolError("no token")
@@ -155,11 +155,11 @@ def _cached_snapshot(name: str, revision: str, kind: str, hub_error: Exception) 
         if is_checked and not matches_digest(file, os.readlink(file).rpartition("/")[2]):
             raise DamagedFileError(
                 f"{file} is damaged: its content does not have the hash that it is named after. "
-                "Run it again when the hub can be reached, to download the file again"
+                "Run it again when the Hub can be reached, to download the file again"
             )
     if not isinstance(hub_error, OfflineModeIsEnabled):
         log.info(
-            f"Using {name} at {folder.name} from the cache: the hub is not available ({summarize_error(hub_error)})"
+            f"Using {name} at {folder.name} from the cache: the Hub is not available ({summarize_error(hub_error)})"
         )
     return folder
 

@@ -1,4 +1,4 @@
-"""Explains errors of the hub and its client to the user: the parameter, what is wrong, what to do. Never shows a token."""
+"""Explains errors of the Hub and its client to the user: the parameter, what is wrong, what to do. Never shows a token."""
 
 import os
 
@@ -23,27 +23,29 @@ def explain_hub_error(error: Exception, name: str, revision: str, kind: str) -> 
     token = token_source()
     match error:
         case HFValidationError():
-            return f"name: {name!r} is not a name on the hub (OWNER/NAME): {error}"
+            return f"name: {name!r} is not a name on the Hugging Face Hub (OWNER/NAME): {error}"
         case GatedRepoError() if token:
             return (
-                f"name: access to {name} is gated, and {token} does not have it. Request access on the hub's page of "
+                f"name: access to {name} is gated, and {token} does not have it. Request access on the Hub's page of "
                 f"{name} with the account of that token; a fine-grained token also needs permission to read gated "
                 "repositories"
             )
         case GatedRepoError():
             return (
-                f"name: access to {name} is gated, and there is no token. Request it on the hub's page of {name}, "
+                f"name: access to {name} is gated, and there is no token. Request it on the Hub's page of {name}, "
                 f"then {login}"
             )
         case RevisionNotFoundError():
             return f"revision: {name} has no branch, tag or commit {revision}"
         case RepositoryNotFoundError():
             if token:
-                return f"name: no {kind} {name} on the hub, or it is private and {token} has no access to it"
-            return f"name: no {kind} {name} on the hub, or it is private; if it is, {login}"
+                return (
+                    f"name: no {kind} {name} on the Hugging Face Hub, or it is private and {token} has no access to it"
+                )
+            return f"name: no {kind} {name} on the Hugging Face Hub, or it is private; if it is, {login}"
         case HfHubHTTPError() if error.response.status_code in (401, 403):
             return (
-                f"name: the hub answers {error.response.status_code} to {token or 'a request without a token'} for "
+                f"name: the Hub answers {error.response.status_code} to {token or 'a request without a token'} for "
                 f"{name}. Log in again (hf auth login), or set HF_TOKEN to a valid token that may read it"
             )
         case httpx2.LocalProtocolError():

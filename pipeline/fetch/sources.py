@@ -1,4 +1,4 @@
-"""Loads the rows of a dataset, with the source's own columns: from files, the Hugging Face hub, or the generators."""
+"""Loads the rows of a dataset, with the source's own columns: from files, the Hugging Face Hub, or the generators."""
 
 import hashlib
 import logging
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 class LoadedRows(NamedTuple):
     table: pa.Table
-    revision: str  # the hub's commit, or the SHA-256 of what was read
+    revision: str  # the Hub's commit, or the SHA-256 of what was read
     mapping: ColumnMapping
 
 
@@ -234,7 +234,7 @@ def _remote_revision(readers: list[HashingReader]) -> str:
 
 
 def _load_from_hub(source: HubRows) -> tuple[pa.Table, str]:
-    """A split of a dataset on the hub, read from the snapshot of one commit, so later runs also work offline."""
+    """A split of a dataset on the Hub, read from the snapshot of one commit, so later runs also work offline."""
     import datasets
 
     from pipeline.fetch import hub
@@ -258,6 +258,6 @@ def _skipped_files_hint(source: HubRows, folder: Path) -> str:
     if not (names := skipped_files(source.name, folder.name, "dataset")):
         return ""
     return (
-        f"\nNot downloaded, because they can run code: {format_names(names)}. If the hub has converted the dataset to "
+        f"\nNot downloaded, because they can run code: {format_names(names)}. If the Hub has converted the dataset to "
         "Parquet, use that: data.revision=refs/convert/parquet. If not, convert it yourself if you trust it: data=file"
     )

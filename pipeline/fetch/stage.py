@@ -4,7 +4,7 @@
     python -m pipeline.fetch instance=model    model section → models/base/
 
 rows.parquet has the source's rows and columns, columns.json maps its columns onto those of a task. Each instance writes
-metrics/fetch/INSTANCE.json with the resolved revision: the hub's commit, or the SHA-256 of a local source.
+metrics/fetch/INSTANCE.json with the resolved revision: the Hub's commit, or the SHA-256 of a local source.
 """
 
 import logging
@@ -59,7 +59,7 @@ def fetch_data(source: Data) -> dict[str, Any]:
 def _describe_columns(loaded: sources.LoadedRows) -> str:
     used = loaded.mapping.source_columns()
     unused = [name for name in loaded.table.column_names if name not in used]
-    return f"Columns: {loaded.mapping.describe()}{f'; not used: {format_names(unused)}' if unused else ''}"
+    return f"Columns: {loaded.mapping.describe()}{f'; unused: {format_names(unused)}' if unused else ''}"
 
 
 def _storable(table: pa.Table) -> pa.Table:
@@ -162,25 +162,27 @@ def source_name(source: Data | Model) -> str:
     return "random weights" if isinstance(source, ScratchModel) else source.path
 
 
-def describe_source(source: Data | Model) -> str:
-    """Where a dataset or model comes from, for the log."""
+def describe_fetch(source: Data | Model) -> str:
+    """What fetch is about to do, for the log."""
     match source:
         case HubRows() | HubModel():
-            return f"{source.name} at {source.revision}, from the hub or its cache"
+            return f"Fetching {source.name} at {source.revision} from the Hugging Face Hub or its local cache"
         case GeneratedRows():
-            return f"{source.rows:,} dialogues generated from {source.path}"
+            return f"Generating {source.rows:,} dialogues from {source.path}"
         case ScratchModel():
-            return "a new GPT-NeoX with random weights, its tokenizer trained on the rows"
+            return "Creating a GPT-NeoX with random weights and training its tokenizer on the rows"
+        case FolderModel():
+            return f"Copying the base model from {source.path}"
         case _:
-            return source.path
+            return f"Reading the data from {source.path}"
 
 
 @stage("fetch", instances=("data", "model"))
 def main(params: Params, instance: str) -> None:
-    log.info(f"Fetching the {instance}: {describe_source(params.data if instance == 'data' else params.model)}")
+    log.info(describe_fetch(params.data if instance == "data" else params.model))
     metrics = fetch_data(params.data) if instance == "data" else fetch_model(params.model)
     write_json(METRICS / "fetch" / f"{instance}.json", metrics)
     if instance == "data":
-        log.info(f"{metrics['rows']:,} rows of {metrics['columns']} columns → {RAW}/")
+        log.info(f"{metrics['rows']:,} rows with {metrics['columns']} columns → {RAW}/")
     else:
         log.info(f"{metrics['architecture']}, {metrics['parameters']:,} parameters → {BASE}/")

@@ -147,10 +147,10 @@ def unreadable_error(name: str, error: BaseException | None) -> DataError:
             return DataError(f"no such file: {name}")
         error = error.__cause__
     if isinstance(error, ImportError):
-        return DataError(f"{name}: this kind of address needs another package: {error}")
+        return DataError(f"{name}: this kind of URL needs another package: {error}")
     return DataError(
         f"{name} cannot be read ({type(error).__name__}: {error or 'no details'}). "
-        "Check the address, the connection and the credentials"
+        "Check the URL, the connection and the credentials"
     )
 
 

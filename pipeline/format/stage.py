@@ -182,7 +182,7 @@ def require_leakage_within_limit(leakage: dict[str, float], options: Format) -> 
     worst = max(leakage.values())
     if worst > options.max_leakage:
         raise DataError(
-            f"format.max_leakage: {leakage['exact']:.1%} of the test rows have an exact duplicate in train, "
+            f"format.max_leakage: {leakage['exact']:.1%} of the test rows have an exact duplicate in the training set, "
             f"{leakage['near']:.1%} a near-duplicate; the limit is {options.max_leakage:.1%}. Split by question "
             f"(format.split=question), or allow it: format.max_leakage={math.ceil(1000 * worst) / 1000:g}"
         )
@@ -255,12 +255,16 @@ def main(params: Params) -> None:
     write_json(METRICS / "format.json", metrics)
     counts = ", ".join(f"{name} {len(splits[name]):,}" for name in SPLITS)
     total_dropped = sum(map(len, dropped.values()))
-    log.info(f"{counts}; {total_dropped:,} dropped as near-duplicates of held-out rows → {FORMATTED}/")
-    log.info(f"test rows with a duplicate in train: {leakage['exact']:.1%} exact, {leakage['near']:.1%} near")
+    log.info(
+        f"{counts}; {total_dropped:,} training or validation rows dropped as near-duplicates of held-out rows → {FORMATTED}/"
+    )
+    log.info(
+        f"Test rows with a duplicate in the training set: {leakage['exact']:.1%} exact, {leakage['near']:.1%} near"
+    )
 
 
 def describe_split(options: Format) -> str:
     """The split in words, for the log."""
     key = "by the hash of their question" if options.split == "question" else "one by one (naive: duplicates leak)"
-    test = f"fold {options.fold} of {options.folds}" if options.folds else f"{options.test_fraction:.0%}"
-    return f"{key}: {test} test, {options.validation_fraction:.0%} validation, the rest train"
+    test = f"fold {options.fold} of {options.folds}" if options.folds else f"about {options.test_fraction:.0%}"
+    return f"{key}: {test} test, about {options.validation_fraction:.0%} validation, the rest train"

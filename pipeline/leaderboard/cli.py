@@ -71,5 +71,5 @@ def main() -> None:
         settings = {"instance": arguments.instance, "resamples": arguments.resamples, "seed": arguments.seed}
         write_leaderboard(standings, settings, arguments.out)
         print("\n".join([*format_standings(standings), ""]))
-        print(f"Page with all metrics: {arguments.out}/leaderboard.html (open it in a browser)")
+        print(f"All metrics: {arguments.out}/leaderboard.html (open it in a browser)")
         print(f"All answers: {arguments.out}/answers.csv")

@@ -7,6 +7,7 @@ from pipeline.compare.report import format_delta, format_number
 from pipeline.leaderboard.entries import Entry
 from pipeline.leaderboard.formatting import format_range, format_seeds, format_short_value, metric_title
 from pipeline.leaderboard.standings import PREFERRED_METRICS, MetricValue, PairwiseResult, Standings
+from pipeline.scoring.significance import BETTER
 
 LABEL_WIDTH, CELL_WIDTH, RATING_WIDTH = 30, 15, 10
 MAX_METRICS = 4
@@ -93,13 +94,16 @@ def format_pairs(standings: Standings) -> list[str]:
         return []
     shown = pairs if len(pairs) <= MAX_PAIRS else [pair for pair in pairs if pair.first == 1]
     correction = f"Holm-corrected over {len(pairs)} pair{'s' if len(pairs) > 1 else ''}"
-    lines = [f"Difference in {metric_title(standings.metric)}, its 95% interval, p ({correction}), test rows", ""]
+    lines = [
+        f"Difference in {metric_title(standings.metric)}, its 95% interval, p ({correction}), rows won, tied and lost",
+        "",
+    ]
     lines += [format_pair(pair) for pair in shown]
     if len(shown) < len(pairs):
         lines.append(f"The other {len(pairs) - len(shown)} pairs are in pairs.csv.")
     if any(pair.within_seeds for pair in shown):
         lines.append(
-            "* no larger than the variation between training seeds (twice the standard error over these seeds)"
+            "* significant, but no larger than the variation between seeds (twice the standard error over them)"
         )
     return ["", *lines]
 
@@ -107,12 +111,13 @@ def format_pairs(standings: Standings) -> list[str]:
 def format_pair(pair: PairwiseResult) -> str:
     """
     >>> format_pair(PairwiseResult(1, 2, 0.5, 0.25, 0.75, 0.001, 0.002, 8, 1, 0, "better", False))
-    '1 vs. 2    better        +0.5     0.25 to 0.75      p 0.002    8 won, 1 tied, 0 lost'
+    '1 better than 2         +0.5     0.25 to 0.75      p 0.002    1 won 8, tied 1, lost 0'
     """
-    verdict = pair.verdict + ("*" if pair.within_seeds else "")
+    if pair.verdict == BETTER:
+        verdict = f"{pair.first} better than {pair.second}" + ("*" if pair.within_seeds else "")
+    else:
+        verdict = f"{pair.first} vs. {pair.second}: {pair.verdict}"
     interval = format_range(pair, " to ")
     p = f"p {pair.p_corrected:.2g}"
-    counts = f"{pair.wins:,} won, {pair.ties:,} tied, {pair.losses:,} lost"
-    return (
-        f"{pair.first} vs. {pair.second:<4} {verdict:<13} {format_delta(pair.delta):<8} {interval:<17} {p:<10} {counts}"
-    )
+    counts = f"{pair.first} won {pair.wins:,}, tied {pair.ties:,}, lost {pair.losses:,}"
+    return f"{verdict:<23} {format_delta(pair.delta):<8} {interval:<17} {p:<10} {counts}"

@@ -50,7 +50,7 @@ class ColumnMapping(NamedTuple):
         return list(dict.fromkeys(name for value in self.columns.values() for name in referenced_columns(value)))
 
     def describe(self) -> str:
-        return f"{format_mapping(self.columns)} ({self.task.name}: {self.reason})"
+        return f"{format_mapping(self.columns)} (task {self.task.name}, {self.reason})"
 
 
 def format_mapping(columns: Mapping[str, str]) -> str:

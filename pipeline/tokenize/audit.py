@@ -1,4 +1,4 @@
-"""The audit: counts what training would see, for metrics/tokenize.json and for the gates that stop the run.
+"""The audit of the tokenized rows before training, for metrics/tokenize.json and for the gates that stop the run.
 
 A gate `tokenize.gates.max_X` limits the share of finding X. Nothing here loops over tokens, and the audit keeps only the
 length and a hash of each row, so that a quarter of a million rows take seconds.
@@ -23,10 +23,10 @@ Lengths = NDArray[np.int64]  # (rows,), tokens
 
 # finding → (unit, problem, remedy), the parts of its error message
 MESSAGES = {
-    "unlabelled": ("rows", "have no labeled tokens, so that nothing is learned from them", "Leave them out"),
+    "unlabelled": ("rows", "have no labeled tokens, so the model learns nothing from them", "Leave them out"),
     "unended": (
         "rows",
-        "have no end of text in the loss because their answer is truncated: from such rows a model learns not to stop",
+        "have a truncated answer, so their labels lack the end-of-text token: such rows teach the model not to stop",
         "Raise tokenize.max_length, leave out the rows with the longest answers (clean.answer.max_tokens)",
     ),
     "truncated": (
@@ -36,13 +36,17 @@ MESSAGES = {
     ),
     "answer_tokens_lost": (
         "answer tokens",
-        "were cut off rows that are longer than tokenize.max_length",
+        "were truncated from rows that are longer than tokenize.max_length",
         "Raise it, leave out the rows with the longest answers (clean.answer.max_tokens)",
     ),
-    "duplicates": ("rows", "have the token ids of an earlier row, of train or of their own split", "Leave them out"),
+    "duplicates": (
+        "rows",
+        "have the same token ids as an earlier row of their own split or the training set",
+        "Leave them out",
+    ),
     "prefix_mismatch": (
         "rows checked",
-        "have a prompt that tokenizes differently alone than with its answer",
+        "have a prompt whose tokens change when the answer is appended",
         "Have the template end the prompt, or begin the completion, with a line break",
     ),
     "padding": (
@@ -91,7 +95,7 @@ class Audit:
         return np.concatenate(self._block_lengths, dtype=np.int64)
 
     def add(self, block: Block, prefix_checks: Sequence[tuple[Any, bool]] = ()) -> None:
-        """Count a block. prefix_checks: (row id, whether its prompt tokenizes differently alone) of the checked rows."""
+        """Count a block. prefix_checks: for each checked row (id, whether appending the answer changes its prompt tokens)."""
         starts, ends = block.offsets[:-1], block.offsets[1:]
         is_labeled = block.labels != IGNORE_INDEX
         is_labeled[starts] = False  # each token predicts the next, so none predicts the first

@@ -10,8 +10,8 @@ The audit measures padding in the batches that training is configured to have. T
 `tokenize.batch_size`, are interpolations of training's in conf/, so that the stage still reads only its own section. Another
 batch size runs this stage again and writes the same rows.
 
-Whether a prompt tokenizes differently alone is checked in a sample (the first 256 rows of a split and every 64th), because
-each check tokenizes the row once more. A border that the template makes is the same in every row.
+Whether appending the answer changes the tokens of a prompt is checked in a sample (the first 256 rows of a split and every
+64th), because each check tokenizes the row once more. A border that the template makes is the same in every row.
 
 (Run it with -m: run as a script, this file would shadow the standard library's tokenize.)
 """
@@ -52,7 +52,7 @@ class EncodedChunk(NamedTuple):
     row_ids: list[Any]
     prompts: list[list[int]]
     completions: list[list[int]]
-    prefix_checks: list[tuple[Any, bool]]  # (row id, whether its prompt tokenizes differently alone)
+    prefix_checks: list[tuple[Any, bool]]  # (row id, whether appending the answer changes its prompt tokens)
 
 
 def encode_chunk(rows: list[tuple[int, dict[str, Any]]], encoder: Encoder, path: Path) -> EncodedChunk:
@@ -125,7 +125,10 @@ def tokenize_files(sources: dict[str, Path], target: Path, encoder: Encoder, opt
     `options.gates` is exceeded.
     """
     total, seen_hashes = sum(map(count_lines, sources.values())), set[bytes]()
-    log.info(f"Tokenizing {total:,} rows to at most {options.max_length:,} tokens, loss on: {options.loss}")
+    loss = "the completion" if options.loss == "completion" else "all tokens"
+    log.info(
+        f"Tokenizing {total:,} rows ({' and '.join(sources)}, at most {options.max_length:,} tokens each); loss on {loss}"
+    )
     audits = {split: Audit(encoder.eos_id, seen_hashes) for split in sources}
     with (
         atomic_write(target) as folder,
@@ -144,22 +147,18 @@ def tokenize_files(sources: dict[str, Path], target: Path, encoder: Encoder, opt
 
 
 def summarize_audit(metrics: dict[str, Any]) -> str:
-    """The main counts of train in one line, with only those problems that occur."""
+    """The main counts of the training set in one line, with only those problems that occur."""
     train, padding = metrics["train"], metrics["epoch"]["padding"]["share"]
     problems = {
         "rows truncated": train["rows_truncated"],
         "answer tokens lost": train["answer_tokens_lost"],
-        "answers without an end of text": train["rows_unended"],
+        "answers without their end-of-text token": train["rows_unended"],
         "duplicates": train["rows_duplicates"],
-        "prompts that tokenize differently alone": train["prefixes"]["rows_different"],
+        "prompts whose tokens change when the answer is appended": train["prefixes"]["rows_different"],
     }
-    parts = [
-        f"{train['rows']:,} rows",
-        f"{train['tokens']:,} tokens",
-        f"{train['supervised_share']:.0%} of them in the loss",
-    ]
-    parts += [f"{padding:.0%} padding", *(f"{count:,} {problem}" for problem, count in problems.items() if count)]
-    return f"train: {', '.join(parts)}"
+    size = f"train: {train['rows']:,} rows, {train['tokens']:,} tokens ({train['supervised_share']:.0%} labeled)"
+    problem_counts = ", ".join(f"{count:,} {problem}" for problem, count in problems.items() if count)
+    return f"{size}; {padding:.0%} of batch positions are padding" + (f"; {problem_counts}" if problem_counts else "")
 
 
 @stage("tokenize")

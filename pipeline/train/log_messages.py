@@ -39,13 +39,13 @@ def oom_hint(options: Train, trainer: FineTuner) -> str:
 
 
 def report(metrics: dict[str, Any]) -> None:
-    """Log the validation loss before and after training, and the step whose weights were kept."""
+    """Log the validation loss before and after training, and the step of the saved weights."""
     before, after = metrics["validation_loss_before"], metrics["validation_loss"]
     if after > before:
         log.warning(
             "The validation loss rose: the fine-tuned model is worse than the base model. Lower train.learning_rate"
         )
     log.info(
-        f"validation loss {before:.4f} → {after:.4f} nats per token; "
-        f"kept the weights of step {metrics['kept_step']:,} of {metrics['steps']:,} → {FINETUNED}/"
+        f"Validation loss: {before:.4f} nats per token before training, {after:.4f} after. "
+        f"Saved the weights of step {metrics['kept_step']:,} of {metrics['steps']:,} to {FINETUNED}/"
     )

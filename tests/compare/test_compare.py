@@ -82,16 +82,18 @@ def test_compare_json_has_both_values_their_difference_and_the_verdict() -> None
 
 def test_console_table_has_one_line_per_metric() -> None:
     lines = format_metrics_table(comparison())
-    assert lines[0].split() == ["base", "finetuned", "change", "95%", "interval", "p", "verdict"]
+    assert lines[0].split() == ["base", "finetuned", "change", "95%", "interval", "of", "change", "p", "verdict"]
     assert [line.split()[0] for line in lines[1:4]] == ["exact_match", "f1", "bleu"]
     assert lines[2].endswith("0.1944 to 0.2917         0.007  better")
+    assert lines[-1] == "No verdict: the metric restates a tested one on another scale, or is descriptive."
     assert max(map(len, lines)) <= 100
 
 
 def test_console_example_shows_one_prompt_with_both_answers() -> None:
     lines = format_example(pairs())
-    assert [line.split()[0] for line in lines[:-1]] == ["prompt", "reference", "base", "finetuned"]
-    assert lines[1] == "reference    One < two"
+    assert lines[0] == f"Example (test row {pairs()[0]['id']}):"
+    assert [line.split()[0] for line in lines[1:-1]] == ["prompt", "reference", "base", "finetuned"]
+    assert lines[2] == "reference    One < two"
     assert lines[-1] == ""
 
 
@@ -130,7 +132,7 @@ def test_report_states_the_number_of_answers_it_leaves_out() -> None:
 
 def test_report_shows_the_verdict_and_both_curves() -> None:
     html = page()
-    assert "The fine-tuned model is better than the base model on 8 of 8 metrics and worse on none." in html
+    assert "The fine-tuned model is better than the base model on all 8 tested metrics." in html
     assert re.search(r">Token F1.*?<td>.*?>better<", html, re.DOTALL)
     assert html.count("<svg") == 2
     assert "validation" in html

@@ -35,23 +35,17 @@ def test_every_tested_metric_detects_a_known_difference(comparison: Comparison) 
     exact = [np.array([row["exact_match"] for row in rows]) for rows in (predictions(0.5), predictions(0.1, seed=1))]
     assert comparison.metrics["exact_match"].p_mcnemar == mcnemar(*exact)
     assert comparison.metrics["perplexity"].verdict is None
-    assert (
-        verdict_sentence(comparison)
-        == "The fine-tuned model is better than the base model on 8 of 8 metrics and worse on none."
-    )
+    assert verdict_sentence(comparison) == "The fine-tuned model is better than the base model on all 8 tested metrics."
     assert method_note(comparison) == (
-        "60 test rows. Approximate randomization test (exact match: McNemar's exact test), Holm-corrected over 8 metrics, "
-        "at the 5% level. 95% bootstrap intervals. 1,000 resamples, seed 0."
+        "Tests on 60 rows: McNemar's exact test for exact match, approximate randomization for the rest; p-values "
+        "Holm-corrected over 8 metrics, significance level 5%. Intervals: 95%, by bootstrap. 1,000 resamples, seed 0."
     )
 
 
 def test_swapping_the_models_reverses_the_verdict(comparison: Comparison) -> None:
     swapped = compare_predictions(predictions(0.1, seed=1, loss=0.5), predictions(0.5), 1000, 0)
     assert swapped.verdict == "worse"
-    assert (
-        verdict_sentence(swapped)
-        == "The fine-tuned model is worse than the base model on 8 of 8 metrics and better on none."
-    )
+    assert verdict_sentence(swapped) == "The fine-tuned model is worse than the base model on all 8 tested metrics."
     for name in comparison.family:
         assert swapped.metrics[name].paired.delta == -comparison.metrics[name].paired.delta
         assert swapped.metrics[name].paired.wins == comparison.metrics[name].paired.losses
@@ -64,7 +58,7 @@ def test_identical_predictions_are_within_noise(seed: int) -> None:
     assert {same.metrics[name].p_corrected for name in same.family} == {1.0}
     assert (
         verdict_sentence(same)
-        == "The difference between the fine-tuned model and the base model is within noise on all 8 metrics."
+        == "The difference between the fine-tuned model and the base model is within noise on all 8 tested metrics."
     )
 
 
@@ -77,7 +71,7 @@ def test_better_on_some_metrics_and_worse_on_another_is_mixed() -> None:
     assert mixed.verdict == "mixed"
     assert (
         verdict_sentence(mixed)
-        == "The fine-tuned model is better than the base model on 7 of 8 metrics and worse on 1."
+        == "The fine-tuned model is better than the base model on 7 of 8 tested metrics and worse on 1."
     )
 
 
@@ -88,7 +82,8 @@ def test_plain_text_verdict_depends_on_loss_alone() -> None:
     lower = compare_predictions(texts(2.0), texts(1.0), 1000, 0)
     assert verdict_sentence(lower) == "The fine-tuned model is better than the base model on held-out loss."
     assert method_note(lower) == (
-        "20 test rows. Approximate randomization test, at the 5% level. 95% bootstrap intervals. 1,000 resamples, seed 0."
+        "Tests on 20 rows: approximate randomization; significance level 5%. Intervals: 95%, by bootstrap. "
+        "1,000 resamples, seed 0."
     )
     assert verdict_sentence(compare_predictions(texts(1.0), texts(2.0), 1000, 0)) == (
         "The fine-tuned model is worse than the base model on held-out loss."
@@ -104,7 +99,7 @@ def test_one_test_row_is_too_few_for_intervals_and_a_verdict() -> None:
     assert few.metrics["f1"].paired.low is None
     assert few.verdict == "too few rows to tell"
     assert verdict_sentence(few) == (
-        "Too few test rows to compare the fine-tuned model with the base model: 1, at least 9 are needed."
+        "Too few test rows to compare the fine-tuned model with the base model: 1; at least 9 are needed."
     )
 
 

@@ -21,32 +21,32 @@ ERRORS = {
     "misspelt key": ("train.learning_rat", 1, "train.learning_rat: unknown key; did you mean learning_rate?"),
     "misspelt section": ("trian.seed", 1, "trian: unknown key; did you mean train?"),
     "key of another source": ("data.revision", "x", "data.revision: unknown key; known here: "),
-    "text for a number": ("train.learning_rate", "oops", "train.learning_rate: 'oops' is not right; expected a number"),
-    "number as text": ("train.epochs", "3", "train.epochs: '3' is not right; expected a number"),
-    "fraction for a count": ("train.batch_size", 2.5, "train.batch_size: 2.5 is not right; expected a whole number"),
-    "true for a count": ("train.batch_size", True, "train.batch_size: True is not right; expected a whole number"),
-    "number for a switch": ("train.keep_best", 1, "train.keep_best: 1 is not right; expected true or false"),
-    "below range": ("train.epochs", 0, "train.epochs: 0 is not right; expected greater than 0"),
-    "above range": ("format.test_fraction", 1.5, "format.test_fraction: 1.5 is not right; expected less than 1"),
-    "negative seed": ("format.seed", -1, "format.seed: -1 is not right; expected greater than or equal to 0"),
+    "text for a number": ("train.learning_rate", "oops", "train.learning_rate: 'oops' is invalid; expected a number"),
+    "number as text": ("train.epochs", "3", "train.epochs: '3' is invalid; expected a number"),
+    "fraction for a count": ("train.batch_size", 2.5, "train.batch_size: 2.5 is invalid; expected a whole number"),
+    "true for a count": ("train.batch_size", True, "train.batch_size: True is invalid; expected a whole number"),
+    "number for a switch": ("train.keep_best", 1, "train.keep_best: 1 is invalid; expected true or false"),
+    "below range": ("train.epochs", 0, "train.epochs: 0 is invalid; expected greater than 0"),
+    "above range": ("format.test_fraction", 1.5, "format.test_fraction: 1.5 is invalid; expected less than 1"),
+    "negative seed": ("format.seed", -1, "format.seed: -1 is invalid; expected greater than or equal to 0"),
     "unknown choice": (
         "train.precision",
         "fp8",
-        "train.precision: 'fp8' is not right; expected 'fp32', 'bf16' or 'auto'",
+        "train.precision: 'fp8' is invalid; expected 'fp32', 'bf16' or 'auto'",
     ),
     "unknown kind": ("train.schedule.kind", "cosin", "train.schedule.kind: 'cosin'; expected 'constant', "),
     "option for a section": ("train.schedule", "linear", "choose an option of the group: train/schedule=…"),
     "key of another schedule": ("train.schedule.cycles", 3, "train.schedule.cycles: unknown key; known here: kind, fl"),
     "misspelt key of an option": ("train.schedule.flor", 0.1, "train.schedule.flor: unknown key; did you mean floor?"),
     "unknown source": ("data.source", "ftp", "data.source: 'ftp'; expected 'generated', 'file', 'hub'"),
-    "null where needed": ("data.path", None, "data.path: is null; expected a value"),
-    "empty text": ("data.path", "", "data.path: '' is not right; expected some text"),
+    "null where needed": ("data.path", None, "data.path: required, but null"),
+    "empty text": ("data.path", "", "data.path: '' is invalid; expected some text"),
     "fractions that leave nothing": ("format.validation_fraction", 0.9, "format: test_fraction + validation_fraction"),
     "template without its field": ("format.template.prompt", "Q:", "format.template: prompt 'Q:' must hold {question}"),
     "template with two": ("format.template.completion", "{answer}{x}", "completion '{answer}{x}' must hold {answer}"),
     "template with a stray brace": ("format.template.prompt", "{question} {", "write {{ and }} for literal braces"),
     "broken pattern": ("clean.boilerplate", ["("], "clean: boilerplate '(' is not a regular expression"),
-    "version of another schema": ("version", 2, "version: 2 is not right; expected 1"),
+    "version of another schema": ("version", 2, "version: 2 is invalid; expected 1"),
 }
 
 
@@ -79,9 +79,9 @@ def test_all_errors_are_reported_together(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as error:
         validate_params(values)
     assert str(error.value).splitlines() == [
-        "3 parameters are wrong:",
-        "  data.rows: 0 is not right; expected greater than or equal to 1",
-        "  train.seed: 'x' is not right; expected a whole number",
+        "3 invalid parameters:",
+        "  data.rows: 0 is invalid; expected greater than or equal to 1",
+        "  train.seed: 'x' is invalid; expected a whole number",
         "  compare.exampels: unknown key; did you mean examples?",
     ]
 

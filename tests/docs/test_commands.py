@@ -30,6 +30,9 @@ ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
 STAGES = {"fetch", "clean", "format", "tokenize", "train", "evaluate", "compare"}
 CSV_ONLY = {"rev", "typ", "Created", "parent"}  # columns that dvc exp show --csv adds
 
+# Any stage, any command, and a name in the changelog that is no longer used.
+PLACEHOLDERS = ("python -m pipeline.STAGE", "python -m pipeline.NAME", "python -m bench.aa")
+
 # Commands that a test elsewhere runs: pattern → (that test's file, what it holds if it still runs the command).
 RUN_ELSEWHERE = {
     r"dvc repro": ("tests/end_to_end/test_pipeline.py", '"dvc", "repro"'),
@@ -61,6 +64,7 @@ EXPLAINED = {
     r"dvc exp apply NAME": "DVC's own; it needs an experiment",
     r"dvc checkout": "DVC's own",
     r"git restore metrics": "git's own",
+    r"(rm|cp) -r .*tests/support/shipped/.*": "changes the tests' own copies of conf/; .ci/run compares them",
     r"dvc repro tokenize fetch@model": "the stages' names are checked below",
     r"python -m pytest .*": "runs tests; the paths are checked below",
 }
@@ -171,7 +175,7 @@ def require_module(words: list[str]) -> None:
 
 @pytest.mark.parametrize("code", [code for code in INLINE if code.startswith("python -m ")])
 def test_modules_named_in_prose_exist(code: str) -> None:
-    if code not in ("python -m pipeline.STAGE", "python -m bench.aa"):  # every stage; the changelog's old name
+    if code not in PLACEHOLDERS:
         require_module(re.split(r"\s*[(,;]", code)[0].split())
 
 
@@ -197,7 +201,7 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_project(users: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory is such a project, on a machine with the GPUs that `compute` wants."""
     monkeypatch.chdir(users)
-    monkeypatch.setattr("pipeline.compose.composition.compute_errors", lambda values: [])
+    monkeypatch.setattr("pipeline.compose.preflight.compute_errors", lambda values: [])
     return users
 
 

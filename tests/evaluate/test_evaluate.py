@@ -29,7 +29,7 @@ from pipeline.core.files import read_jsonl, write_jsonl
 from pipeline.errors import ConfigError, ModelError
 from pipeline.evaluate.stage import evaluate_model, max_prompt_tokens, predict_rows, reference_losses
 from pipeline.modeling.answer_journal import Answer, AnswerJournal, open_answer_journal
-from pipeline.modeling.batches import collate_padded
+from pipeline.modeling.collation import collate_padded
 from pipeline.modeling.encoding import IGNORE_INDEX, Example, load_encoder
 from pipeline.modeling.generation import StopConditions, auto_batch_size, generate_answers
 from pipeline.modeling.held_out_loss import batches_by_length, held_out_loss, row_losses

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub.utils import close_session
-from support.hub import Hub, serving
+from support.hub import Hub, serve_hub
 from support.snapshots import isolate_client, point_client_to, write_dataset
 
 
@@ -15,7 +15,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub with one dataset, which this process's client uses, with a cache and a login of its own."""
     write_dataset(tmp_path / "hub")
     isolate_client(tmp_path / "hf", monkeypatch)
-    with serving(tmp_path / "hub") as hub:
+    with serve_hub(tmp_path / "hub") as hub:
         point_client_to(hub.address, monkeypatch)
         yield hub
     close_session()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from support.hub import COMMIT, Fault, Hub, etag
+from support.hub import COMMIT, Failure, Hub, etag
 from support.project import environment
 from support.snapshots import (
     BLOB,
@@ -28,15 +28,15 @@ from pipeline.fetch import downloads
 
 REQUESTS = {"listing": LISTING, "metadata": HEAD, "body": BODY}
 TRANSIENT = {
-    "429": Fault("", 429),
-    "429 with Retry-After": Fault("", 429, {"Retry-After": "7"}),
-    "429 with a rate limit": Fault("", 429, {"RateLimit": '"api";r=0;t=55'}),
-    "500": Fault("", 500),
-    "503": Fault("", 503),
-    "504": Fault("", 504),
-    "no answer": Fault("", drop=-1),
-    "closed in the middle": Fault("", drop=10),
-    "reset in the middle": Fault("", drop=10, reset=True),
+    "429": Failure("", 429),
+    "429 with Retry-After": Failure("", 429, {"Retry-After": "7"}),
+    "429 with a rate limit": Failure("", 429, {"RateLimit": '"api";r=0;t=55'}),
+    "500": Failure("", 500),
+    "503": Failure("", 503),
+    "504": Failure("", 504),
+    "no answer": Failure("", drop=-1),
+    "closed in the middle": Failure("", drop=10),
+    "reset in the middle": Failure("", drop=10, reset=True),
 }
 DELAYS = {"429 with Retry-After": 7, "429 with a rate limit": 55}
 
@@ -44,28 +44,28 @@ DELAYS = {"429 with Retry-After": 7, "429 with a rate limit": 55}
 @pytest.mark.parametrize("name", TRANSIENT)
 @pytest.mark.parametrize("request_prefix", REQUESTS.values(), ids=REQUESTS)
 def test_transient_errors_are_retried(hub: Hub, sleeps: list[float], request_prefix: str, name: str) -> None:
-    hub.faults = [TRANSIENT[name]._replace(on=request_prefix)]
+    hub.failures = [TRANSIENT[name]._replace(on=request_prefix)]
     assert fetch_files() == FILES
-    assert hub.faults == []
+    assert hub.failures == []
     if request_prefix != HEAD:  # the library itself repeats this request at once
         assert sleeps == [DELAYS.get(name, 1)]
 
 
 def test_each_wait_is_logged(hub: Hub, sleeps: list[float], log_lines: Callable[[], list[str]]) -> None:
-    hub.faults = [Fault(LISTING, 503), Fault(ROWS_BODY, 429, {"Retry-After": "7"}), Fault(BODY, 502, times=2)]
+    hub.failures = [Failure(LISTING, 503), Failure(ROWS_BODY, 429, {"Retry-After": "7"}), Failure(BODY, 502, times=2)]
     assert fetch_files() == FILES
     assert log_lines() == [
-        "owner/rows: the hub answers 503; trying again in 1 s",
+        "owner/rows: the Hub answers 503; trying again in 1 s",
         "Downloading 300,021 bytes in README.md, data/train.parquet",
-        "README.md: the hub answers 502; trying again in 1 s",
-        "README.md: the hub answers 502; trying again in 2 s",
-        "data/train.parquet: the hub answers 429; trying again in 7 s",
+        "README.md: the Hub answers 502; trying again in 1 s",
+        "README.md: the Hub answers 502; trying again in 2 s",
+        "data/train.parquet: the Hub answers 429; trying again in 7 s",
     ]
 
 
 @pytest.mark.parametrize("reset", [False, True])
 def test_download_resumes_where_the_connection_was_dropped(hub: Hub, sleeps: list[float], reset: bool) -> None:
-    hub.faults = [Fault(ROWS_BODY, drop=200_000, reset=reset)]
+    hub.failures = [Failure(ROWS_BODY, drop=200_000, reset=reset)]
     assert fetch_files() == FILES
     (requested,) = hub.ranges
     if not reset:  # a reset loses the bytes in transit
@@ -74,8 +74,8 @@ def test_download_resumes_where_the_connection_was_dropped(hub: Hub, sleeps: lis
 
 
 def test_without_ranges_the_whole_file_is_downloaded_again(hub: Hub, sleeps: list[float]) -> None:
-    hub.knows_ranges = False
-    hub.faults = [Fault(ROWS_BODY, drop=200_000)]
+    hub.supports_ranges = False
+    hub.failures = [Failure(ROWS_BODY, drop=200_000)]
     assert fetch_files() == FILES
     assert hub.ranges == ["bytes=200000-"]
     assert len(hub.downloads()) == 3  # the card, a part of the rows, the rows
@@ -85,19 +85,21 @@ def test_retries_start_over_while_a_download_makes_progress(
     hub: Hub, sleeps: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloads, "MIN_PROGRESS", 10_000)
-    hub.faults = [Fault(ROWS_BODY, drop=30_000, times=9)]
+    hub.failures = [Failure(ROWS_BODY, drop=30_000, times=9)]
     assert fetch_files() == FILES
     assert sleeps == [1] * 9
     assert len(hub.ranges) == 9
 
 
-@pytest.mark.parametrize("fault", [Fault("", 503, times=99), Fault("", drop=-1, times=99)], ids=["503", "no answer"])
+@pytest.mark.parametrize(
+    "failure", [Failure("", 503, times=99), Failure("", drop=-1, times=99)], ids=["503", "no answer"]
+)
 @pytest.mark.parametrize("on", [LISTING, BODY], ids=["listing", "body"])
 def test_retries_end_and_the_next_run_starts_fresh(
-    hub: Hub, sleeps: list[float], on: str, fault: Fault, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, sleeps: list[float], on: str, failure: Failure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.faults = [fault._replace(on=on)]
-    reason = "HTTP 503 Service Unavailable" if fault.status else "RemoteProtocolError"
+    hub.failures = [failure._replace(on=on)]
+    reason = "HTTP 503 Service Unavailable" if failure.status else "RemoteProtocolError"
     assert fetch_error() == (
         f"data.name: owner/rows at main is not in the cache and cannot be downloaded ({reason}). Check the connection "
         "and HF_ENDPOINT, and HF_HUB_OFFLINE if it is set; a download resumes where it was interrupted"
@@ -106,18 +108,18 @@ def test_retries_end_and_the_next_run_starts_fresh(
     with monkeypatch.context() as offline:
         offline.setattr(constants, "HF_HUB_OFFLINE", True)
         assert "owner/rows at main is not in the cache" in fetch_error()
-    hub.faults = []
+    hub.failures = []
     assert fetch_files() == FILES
 
 
 def test_a_retry_after_of_an_hour_is_an_error_at_once(hub: Hub, sleeps: list[float]) -> None:
-    hub.faults = [Fault(BODY, 429, {"Retry-After": "3600"})]
+    hub.failures = [Failure(BODY, 429, {"Retry-After": "3600"})]
     assert "cannot be downloaded (HTTP 429 Too Many Requests, retry after 3,600 s)" in fetch_error()
     assert sleeps == []
 
 
 def test_a_truncated_file_is_completed(hub: Hub, sleeps: list[float]) -> None:
-    hub.faults = [Fault(ROWS_BODY, body=lambda content: content[:-100])]
+    hub.failures = [Failure(ROWS_BODY, body=lambda content: content[:-100])]
     assert fetch_files() == FILES
     assert hub.ranges == ["bytes=299900-"]
 
@@ -133,21 +135,21 @@ DAMAGED = {
 def test_a_file_that_does_not_match_the_listing_is_not_kept(
     hub: Hub, sleeps: list[float], cache: Path, body: Callable[[bytes], bytes], problem: str
 ) -> None:
-    hub.faults = [Fault(ROWS_BODY, body=body, times=99)]
+    hub.failures = [Failure(ROWS_BODY, body=body, times=99)]
     assert fetch_error() == (
-        "data.name: owner/rows: data/train.parquet was downloaded twice and does not match the hub's listing: "
+        "data.name: owner/rows: data/train.parquet was downloaded twice and does not match the Hub's listing: "
         f"{problem}. Try again later, or report it to the owner of the repository"
     )
     assert not any(cache.rglob(f"{BLOB}*"))
     assert not (cache / "snapshots").exists()
-    hub.faults = []
+    hub.failures = []
     assert fetch_files() == FILES
 
 
 def test_a_file_that_is_damaged_once_is_downloaded_again(
     hub: Hub, sleeps: list[float], log_lines: Callable[[], list[str]]
 ) -> None:
-    hub.faults = [Fault(f"{BODY}/resolve/{COMMIT}/README.md", body=lambda content: content.upper())]
+    hub.failures = [Failure(f"{BODY}/resolve/{COMMIT}/README.md", body=lambda content: content.upper())]
     assert fetch_files() == FILES
     assert f"README.md: its hash is not {etag('', CARD)[:12]}…; downloading it again" in log_lines()
 

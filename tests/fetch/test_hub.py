@@ -15,8 +15,8 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 from support.error_inputs import small_disk
-from support.hub import COMMIT, OLDER, Hub, serving
-from support.project import ROOT, SHIPPED, commit_all, python_in, ran, run_in
+from support.hub import COMMIT, OLDER, Hub, serve_hub
+from support.project import ROOT, SHIPPED, commit_all, python_in, run_in, stages_run
 from support.snapshots import isolate_client, point_client_to
 
 from pipeline.compose.composition import compose_params, parse_params
@@ -62,7 +62,7 @@ def hub(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     config = {"model_type": "own", "architectures": ["Own"], "auto_map": auto}
     write("models/owner/code/config.json", json.dumps(config))
     isolate_client(tmp_path / "hf", monkeypatch)
-    with serving(root, gated=("owner/gated",)) as hub:
+    with serve_hub(root, gated=("owner/gated",)) as hub:
         point_client_to(hub.address, monkeypatch)
         yield hub
     close_session()
@@ -106,14 +106,14 @@ def test_a_dataset_comes_at_its_commit_then_from_the_cache(
     metrics = fetch("data", "data=medical", "data.limit=20")
     assert (metrics["rows"], metrics["columns"], metrics["revision"]) == (20, 3, COMMIT)
     raw = Path("data/raw/rows.parquet").read_bytes()
-    assert not any("loader.py" in path for path in hub.asked)
+    assert not any("loader.py" in path for path in hub.requests)
     assert hub.downloads()
     for offline in (False, True):
-        hub.asked.clear()
+        hub.requests.clear()
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
         assert fetch("data", "data=medical", "data.limit=20") == metrics
         assert hub.downloads() == []
-        assert (hub.asked == []) == offline
+        assert (hub.requests == []) == offline
         assert Path("data/raw/rows.parquet").read_bytes() == raw
 
 
@@ -128,14 +128,14 @@ def test_the_column_mapping_is_stored_beside_the_rows(fetch: Fetch) -> None:
 
 def test_a_revision_is_fetched_at_its_own_commit(hub: Hub, fetch: Fetch) -> None:
     assert fetch("data", "data=medical", "data.revision=v1")["revision"] == OLDER
-    assert all("/resolve/main/" not in path for path in hub.asked)
+    assert all("/resolve/main/" not in path for path in hub.requests)
 
 
 def test_a_model_comes_without_pickles_and_its_commit_is_pinned(project: Path, hub: Hub) -> None:
     """The real commands."""
     code, output = run_fetch(project, hub, "model", "data=medical", "model=pythia-70m")
     assert code == 0, output
-    assert not any("pytorch_model.bin" in path for path in hub.asked)
+    assert not any("pytorch_model.bin" in path for path in hub.requests)
     assert json.loads((project / "metrics/fetch/model.json").read_text())["revision"] == COMMIT
 
     pinned = python_in(project, "pipeline.pin")
@@ -153,15 +153,23 @@ def test_nothing_to_pin_is_an_error(project: Path) -> None:
 
 REFUSED = {
     "unknown revision": ("model", ["model=pythia-70m", "model.revision=v9"], "no branch, tag or commit v9"),
-    "unknown model": ("model", ["model=hub", "model.name=owner/nothing"], "model.name: no model owner/nothing on the hub"),
-    "unknown dataset": ("data", ["data=hub", "data.name=owner/nothing"], "data.name: no dataset owner/nothing on the hub"),
+    "unknown model": (
+        "model",
+        ["model=hub", "model.name=owner/nothing"],
+        "model.name: no model owner/nothing on the Hugging Face Hub",
+    ),
+    "unknown dataset": (
+        "data",
+        ["data=hub", "data.name=owner/nothing"],
+        "data.name: no dataset owner/nothing on the Hugging Face Hub",
+    ),
     "gated": ("model", ["model=hub", "model.name=owner/gated"], "access to owner/gated is gated"),
     "pickled weights": ("model", ["model=hub", "model.name=owner/pickled"], "has only pickled weights (pytorch_model.bin)"),
     "pickled data": ("data", ["data=hub", "data.name=owner/pickles"], "because they can run code: train.pkl. "),
     "data by code": ("data", ["data=hub", "data.name=owner/script"], "because they can run code: script.py. "),
     "a model by code": ("model", ["model=hub", "model.name=owner/code"], "owner/code does not load as a causal language model"),
     "unknown split": ("data", ["data=medical", "data.split=dev"], "no readable split dev"),
-    "not a name": ("model", ["model=hub", "model.name=a/b/c"], "model.name: 'a/b/c' is not a name on the hub"),
+    "not a name": ("model", ["model=hub", "model.name=a/b/c"], "model.name: 'a/b/c' is not a name on the Hugging Face Hub"),
     "unknown column": ("data", ["data=medical", "data.columns.answer=Nurse"], "no column Nurse"),
 }  # fmt: skip
 
@@ -247,10 +255,10 @@ def test_the_tutorial_runs(project: Path, hub: Hub) -> None:
     tutorial = ("dvc", "exp", "run", "-S", "experiment=tutorial")
     done = run_in(project, *tutorial, "fetch@data", "fetch@model", **online(project, hub))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted(ran(done.stdout)) == ["fetch@data", "fetch@model"]
+    assert sorted(stages_run(done.stdout)) == ["fetch@data", "fetch@model"]
     done = run_in(project, *tutorial)  # offline
     assert done.returncode == 0, done.stdout + done.stderr
-    assert not any(stage.startswith("fetch") for stage in ran(done.stdout))
+    assert not any(stage.startswith("fetch") for stage in stages_run(done.stdout))
     metrics = {name: json.loads((project / f"metrics/{name}.json").read_text()) for name in ("train", "fetch/data")}
     assert (metrics["train"]["steps"], metrics["train"]["trainable_parameters"]) == (3, metrics["train"]["parameters"])
     assert (metrics["fetch/data"]["rows"], metrics["fetch/data"]["revision"]) == (600, COMMIT)
@@ -271,7 +279,7 @@ def test_a_limit_downloads_only_part_of_a_file_on_the_hub(tmp_path: Path) -> Non
         "loaded = load_rows(FileRows(source='file', path=path, limit=2, columns=None, sha256=None))\n"
         "print([text[-3:] for text in loaded.table['text'].to_pylist()], loaded.revision[64:])"
     )
-    with serving(tmp_path / "hub") as hub:
+    with serve_hub(tmp_path / "hub") as hub:
         environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
         done = subprocess.run(
             [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=False

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.hub import COMMIT, Fault, Hub
+from support.hub import COMMIT, Failure, Hub
 from support.snapshots import FILES, LISTING, NAME, fetch_error, fetch_files, point_client_to
 
 from pipeline.errors import DataError
@@ -45,23 +45,23 @@ def test_an_unreachable_hub_is_an_error_unless_the_cache_has_the_files(
     if "invalid" in address:
         monkeypatch.setattr(socket, "getaddrinfo", fail_to_resolve)
     assert fetch_files() == FILES
-    assert log_lines()[-1] == f"Using owner/rows at {COMMIT} from the cache: the hub is not available ({reason})"
+    assert log_lines()[-1] == f"Using owner/rows at {COMMIT} from the cache: the Hub is not available ({reason})"
     assert sleeps == []
 
 
 def test_a_server_that_is_not_a_hub_is_one_error(hub: Hub, sleeps: list[float]) -> None:
     for page in (b"<html>Log in to the network</html>", b"{}", b"[]"):
-        hub.faults = [Fault(LISTING, body=lambda _, page=page: page)]
+        hub.failures = [Failure(LISTING, body=lambda _, page=page: page)]
         assert fetch_error().startswith(UNAVAILABLE.format("the server that answers is not a hub"))
 
 
 NO_TOKEN = (
-    "access to owner/rows is gated, and there is no token. Request it on the hub's page of owner/rows, then log in"
+    "access to owner/rows is gated, and there is no token. Request it on the Hub's page of owner/rows, then log in"
 )
 NO_ACCESS = (
-    "access to owner/rows is gated, and the token in HF_TOKEN does not have it. Request access on the hub's page"
+    "access to owner/rows is gated, and the token in HF_TOKEN does not have it. Request access on the Hub's page"
 )
-INVALID = "the hub answers 401 to {} for owner/rows. Log in again (hf auth login), or set HF_TOKEN"
+INVALID = "the Hub answers 401 to {} for owner/rows. Log in again (hf auth login), or set HF_TOKEN"
 LOGIN = "the token from hf auth login ({path})"
 
 
@@ -103,7 +103,7 @@ def test_refused_access_names_the_token_and_never_prints_it(
 
 def test_a_missing_repository_or_revision_is_an_error_at_once(hub: Hub, sleeps: list[float]) -> None:
     assert fetch_error("v9") == "data.revision: owner/rows has no branch, tag or commit v9"
-    message = r"data.name: no dataset owner/none on the hub, or it is private; if it is, log in"
+    message = r"data.name: no dataset owner/none on the Hugging Face Hub, or it is private; if it is, log in"
     with pytest.raises(DataError, match=message):
         fetch_snapshot("owner/none", "main", "dataset")
     assert sleeps == []

@@ -19,8 +19,8 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from support.project import ROOT, SHIPPED
-from support.sources import loaded
-from support.store import Store, serving
+from support.sources import load_from
+from support.store import Store, serve_store
 
 from pipeline.compose.composition import compose_params, parse_params
 from pipeline.errors import ConfigError, DataError
@@ -83,10 +83,10 @@ def test_every_format_with_every_compression(tmp_path: Path, extension: str, com
     content = COMPRESSIONS[compression](FORMATS[extension])
     path = tmp_path / f"rows.{extension}{compression}"
     path.write_bytes(content)
-    source = loaded(path)
+    source = load_from(path)
     assert source.table.to_pylist() == ROWS
     assert source.revision == digest(content)
-    assert loaded(path, limit=2).table.to_pylist() == ROWS[:2]
+    assert load_from(path, limit=2).table.to_pylist() == ROWS[:2]
 
 
 @pytest.mark.parametrize("compression", list(COMPRESSIONS)[1:])
@@ -95,13 +95,13 @@ def test_truncated_compressed_file_is_a_data_error(tmp_path: Path, extension: st
     path = tmp_path / f"rows.{extension}{compression}"
     path.write_bytes(COMPRESSIONS[compression](FORMATS[extension] * 2000)[:-40])
     with pytest.raises(DataError, match=r"rows\..*(damaged|cut short|not JSON|not CSV|not a valid)"):
-        loaded(path)
+        load_from(path)
 
 
 def test_concatenated_compressed_files_are_read_to_the_end(tmp_path: Path) -> None:
     for compression, pack in COMPRESSIONS.items():
         (tmp_path / f"rows.jsonl{compression}").write_bytes(pack(b'{"text": "a"}\n') + pack(b'{"text": "b"}\n'))
-        assert loaded(tmp_path / f"rows.jsonl{compression}").table.to_pydict() == {"text": ["a", "b"]}
+        assert load_from(tmp_path / f"rows.jsonl{compression}").table.to_pydict() == {"text": ["a", "b"]}
 
 
 @pytest.fixture
@@ -117,21 +117,21 @@ def folder(tmp_path: Path) -> Path:
 
 def test_folder_gives_all_its_data_files_sorted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    assert loaded(folder).table.to_pydict() == {"text": ["a", "b", "c"]}
+    assert load_from(folder).table.to_pydict() == {"text": ["a", "b", "c"]}
     assert f"{folder}/README.md" in caplog.text
-    assert loaded(folder, limit=2).table.to_pydict() == {"text": ["a", "b"]}
+    assert load_from(folder, limit=2).table.to_pydict() == {"text": ["a", "b"]}
 
 
 def test_glob_gives_its_matches_sorted(folder: Path) -> None:
-    assert loaded(folder / "*.jsonl").table.to_pydict() == {"text": ["a", "b"]}
-    assert loaded(folder / "**/*.jsonl*").table.to_pydict() == {"text": ["a", "b", "c"]}
-    assert loaded(folder.parent / "d*a/[ab].jsonl").table.to_pydict() == {"text": ["a", "b"]}
+    assert load_from(folder / "*.jsonl").table.to_pydict() == {"text": ["a", "b"]}
+    assert load_from(folder / "**/*.jsonl*").table.to_pydict() == {"text": ["a", "b", "c"]}
+    assert load_from(folder.parent / "d*a/[ab].jsonl").table.to_pydict() == {"text": ["a", "b"]}
 
 
 def test_existing_file_with_glob_characters_is_no_glob(tmp_path: Path) -> None:
     (tmp_path / "a[1].jsonl").write_text('{"text": "one"}')
     (tmp_path / "a1.jsonl").write_text('{"text": "other"}')
-    assert loaded(tmp_path / "a[1].jsonl").table.to_pydict() == {"text": ["one"]}
+    assert load_from(tmp_path / "a[1].jsonl").table.to_pydict() == {"text": ["one"]}
 
 
 def test_checksum_of_several_files_covers_names_sizes_and_contents(folder: Path) -> None:
@@ -142,8 +142,8 @@ def test_checksum_of_several_files_covers_names_sizes_and_contents(folder: Path)
         b"README.md\x005\0Mine." + b"a.jsonl\x0013\0" + a + b"b.jsonl\x0013\0" + b
         + b"more/c.jsonl.gz\0%d\0" % len(c) + c
     )  # fmt: skip
-    assert loaded(folder / "*.jsonl", sha256=of_glob).revision == of_glob
-    assert loaded(folder, sha256=of_folder).revision == of_folder
+    assert load_from(folder / "*.jsonl", sha256=of_glob).revision == of_glob
+    assert load_from(folder, sha256=of_folder).revision == of_folder
 
 
 def test_composition_writes_the_checksum_of_local_files_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,13 +155,13 @@ def test_composition_writes_the_checksum_of_local_files_only(folder: Path, monke
         ]
 
     for path in (folder, folder / "*.jsonl", folder / "a.jsonl"):
-        assert checksum(path) == loaded(path).revision
+        assert checksum(path) == load_from(path).revision
     assert checksum("https://nowhere.invalid/rows.csv") is None
     before = checksum(folder)
     (folder / "b.jsonl").write_text('{"text": "new"}')
     assert checksum(folder) != before
     assert checksum(folder, f"data.sha256={'0' * 64}") == "0" * 64
-    with pytest.raises(ConfigError, match=r"data.sha256: 'abc' is not right; expected a SHA-256"):
+    with pytest.raises(ConfigError, match=r"data.sha256: 'abc' is invalid; expected a SHA-256"):
         checksum(folder, "data.sha256=abc")
 
 
@@ -187,7 +187,7 @@ def test_inconsistent_files_are_a_data_error(tmp_path: Path, files: dict[str, st
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     with pytest.raises(DataError) as error:
-        loaded(tmp_path)
+        load_from(tmp_path)
     assert message in str(error.value)
 
 
@@ -195,13 +195,13 @@ def test_parquet_files_of_different_types_are_a_data_error(tmp_path: Path) -> No
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"text": [1]}), tmp_path / "b.parquet")
     with pytest.raises(DataError, match=r"b.parquet: column text holds int64, but string in the files before it"):
-        loaded(tmp_path)
+        load_from(tmp_path)
 
 
 def test_types_widen_from_chunk_to_chunk(tmp_path: Path) -> None:
     parts = [{"text": None, "n": 1, "o": {"a": 1}}] * 5000 + [{"text": "x", "n": 1.5, "o": {"b": "y"}, "late": True}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in parts))
-    table = loaded(tmp_path / "rows.jsonl").table
+    table = load_from(tmp_path / "rows.jsonl").table
     assert table.num_rows == 5001
     assert table.slice(4999).to_pylist() == [
         {"text": None, "n": 1.0, "o": {"a": 1, "b": None}, "late": None},
@@ -211,7 +211,7 @@ def test_types_widen_from_chunk_to_chunk(tmp_path: Path) -> None:
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Store]:
-    with serving(tmp_path) as store:
+    with serve_store(tmp_path) as store:
         yield store
 
 
@@ -221,20 +221,20 @@ def served(tmp_path: Path) -> Iterator[Store]:
 def test_every_format_is_read_over_http(tmp_path: Path, extension: str, compression: str, ranges: bool) -> None:
     content = COMPRESSIONS[compression](FORMATS[extension])
     (tmp_path / f"rows.{extension}{compression}").write_bytes(content)
-    with serving(tmp_path, ranges) as store:
+    with serve_store(tmp_path, ranges) as store:
         address = f"{store.address}/rows.{extension}{compression}?download=1"
-        source = loaded(address, sha256=digest(content))
+        source = load_from(address, sha256=digest(content))
         assert source.table.to_pylist() == ROWS
         assert source.revision == digest(content)
-        assert loaded(address, limit=1).table.to_pylist() == ROWS[:1]
+        assert load_from(address, limit=1).table.to_pylist() == ROWS[:1]
         with pytest.raises(DataError, match=r"SHA-256 .*, expected 000000000000…"):
-            loaded(address, sha256="0" * 64, limit=1)
+            load_from(address, sha256="0" * 64, limit=1)
 
 
 def test_limit_reads_only_the_start_of_a_file(tmp_path: Path, served: Store) -> None:
     lines = "".join(json.dumps({"text": f"{number:0100}"}) + "\n" for number in range(200_000)).encode()
     (tmp_path / "rows.jsonl").write_bytes(lines)
-    source = loaded(f"{served.address}/rows.jsonl", limit=3)
+    source = load_from(f"{served.address}/rows.jsonl", limit=3)
     assert source.table.to_pydict() == {"text": [f"{number:0100}" for number in range(3)]}
     assert source.revision == f"{digest(lines[:65536])} of the 65536 bytes that were read"
     assert served.sent < 12_000_000 < len(lines)
@@ -244,7 +244,7 @@ def test_limit_reads_only_the_first_row_groups_of_a_parquet_file(tmp_path: Path,
     table = pa.table({"text": [os.urandom(500).hex() for _ in range(10_000)]})
     pq.write_table(table, tmp_path / "rows.parquet", row_group_size=500)
     size = (tmp_path / "rows.parquet").stat().st_size
-    source = loaded(f"{served.address}/rows.parquet", limit=5)
+    source = load_from(f"{served.address}/rows.parquet", limit=5)
     assert source.table.to_pylist() == table.slice(0, 5).to_pylist()
     assert " bytes that were read" in source.revision
     assert served.sent < size / 2
@@ -257,8 +257,8 @@ def test_s3_file_folder_and_glob(tmp_path: Path, served: Store, monkeypatch: pyt
         (tmp_path / f"bucket/rows/{name}.jsonl").write_bytes(content)
     # In its own process, so that deprecation warnings of botocore are not errors of this project.
     code = (
-        "import sys; from support.sources import loaded\n"
-        "for path in sys.argv[1:]: s = loaded(path); print(s.table['text'].to_pylist(), s.revision)"
+        "import sys; from support.sources import load_from\n"
+        "for path in sys.argv[1:]: s = load_from(path); print(s.table['text'].to_pylist(), s.revision)"
     )
     environment = {
         **os.environ,
@@ -284,22 +284,22 @@ def test_memory_address_folder_and_glob() -> None:
         memory.pipe(f"/rows/{name}.csv", f"text\n{text}\n".encode())
     both = digest("".join(digest(f"text\n{text}\n".encode()) + "\n" for text in "xy").encode())
     for path in ("memory://rows", "memory://rows/*.csv"):
-        source = loaded(path)
+        source = load_from(path)
         assert source.table.to_pydict() == {"text": ["x", "y"]}
         assert source.revision == both
-    assert loaded("memory://rows/b.csv").table.to_pydict() == {"text": ["y"]}
-    assert loaded("memory://rows", limit=1, sha256=both).table.to_pydict() == {"text": ["x"]}
+    assert load_from("memory://rows/b.csv").table.to_pydict() == {"text": ["y"]}
+    assert load_from("memory://rows", limit=1, sha256=both).table.to_pydict() == {"text": ["x"]}
     with pytest.raises(DataError, match=r"no file matches memory://rows/\*\.tsv"):
-        loaded("memory://rows/*.tsv")
+        load_from("memory://rows/*.tsv")
 
 
 def test_unavailable_address_is_a_data_error(tmp_path: Path, served: Store) -> None:
     with pytest.raises(DataError, match=r"no such file: http://.*/nothing\.csv"):
-        loaded(f"{served.address}/nothing.csv")
-    with pytest.raises(DataError, match=r"rows\.csv cannot be read \(.*\)\. Check the address, the connection"):
-        loaded("http://127.0.0.1:9/rows.csv")
+        load_from(f"{served.address}/nothing.csv")
+    with pytest.raises(DataError, match=r"rows\.csv cannot be read \(.*\)\. Check the URL, the connection"):
+        load_from("http://127.0.0.1:9/rows.csv")
     with pytest.raises(DataError, match="no such file: memory://nothing"):
-        loaded("memory://nothing/rows.csv")
+        load_from("memory://nothing/rows.csv")
 
 
 @pytest.mark.parametrize(

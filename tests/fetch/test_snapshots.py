@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from support.hub import COMMIT, Fault, Hub
+from support.hub import COMMIT, Failure, Hub
 from support.snapshots import FILES, LISTING, fetch_error, fetch_files
 
 from pipeline.config.params import HubRows
@@ -33,9 +33,9 @@ def test_a_damaged_file_in_the_cache_is_detected(
         offline.setattr(constants, "HF_HUB_OFFLINE", True)
         assert fetch_error() == (
             f"data.name: owner/rows: {file} is damaged: its content does not have the hash that it is named after. "
-            "Run it again when the hub can be reached, to download the file again"
+            "Run it again when the Hub can be reached, to download the file again"
         )
-    hub.asked.clear()
+    hub.requests.clear()
     assert fetch_files() == FILES
     assert log_lines()[-2] == f"{path} is damaged in the cache; downloading it again"
     assert hub.downloads() == [f"GET /datasets/owner/rows/resolve/{COMMIT}/{path}"]
@@ -48,7 +48,7 @@ def test_without_symbolic_links_nothing_is_downloaded_twice(hub: Hub, cache: Pat
         link.resolve().replace(link)
     if damaged:
         (cache / "snapshots" / COMMIT / "README.md").write_bytes(b"?")
-    hub.asked.clear()
+    hub.requests.clear()
     assert fetch_files() == FILES
     assert len(hub.downloads()) == damaged
 
@@ -56,7 +56,7 @@ def test_without_symbolic_links_nothing_is_downloaded_twice(hub: Hub, cache: Pat
 def test_a_listing_cannot_write_or_remove_files_outside_of_the_cache(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     path = "../" * 5 + "mine"
-    hub.faults = [Fault(LISTING, body=lambda listing: listing.replace(b"README.md", path.encode()))]
+    hub.failures = [Failure(LISTING, body=lambda listing: listing.replace(b"README.md", path.encode()))]
     assert fetch_files() == FILES
     assert (tmp_path / "mine").read_text() == "mine"
 
@@ -70,12 +70,12 @@ def test_a_failed_fetch_leaves_no_data(hub: Hub, tmp_path: Path, monkeypatch: py
     source = HubRows(
         source="hub", name="owner/qa", revision="main", config=None, split="train", limit=None, columns=None
     )
-    for fault in (Fault("train.jsonl", 404), Fault("GET /datasets", drop=100, times=99)):
-        hub.faults = [fault]
+    for failure in (Failure("train.jsonl", 404), Failure("GET /datasets", drop=100, times=99)):
+        hub.failures = [failure]
         with pytest.raises(DataError, match=r"^data\.name: owner/qa at main is not in the cache"):
             fetch_data(source)
         assert not Path("data/raw").exists()
-    hub.faults = []
+    hub.failures = []
     assert fetch_data(source)["rows"] == 20
     assert Path("data/raw").exists()
     assert hub.ranges == ["bytes=100-"]

@@ -209,7 +209,8 @@ def test_split_by_row_leaks_and_is_refused() -> None:
     leakage = leakage_of(splits)
     assert leakage["exact"] > 0.9
     message = (
-        r"format.max_leakage: .*% of the test rows have an exact duplicate in train, .* format.max_leakage=(0\.\d+|1)$"
+        r"format.max_leakage: .*% of the test rows have an exact duplicate in the training set, "
+        r".* format.max_leakage=(0\.\d+|1)$"
     )
     with pytest.raises(DataError, match=message) as error:
         require_leakage_within_limit(leakage, naive)

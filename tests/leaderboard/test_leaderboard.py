@@ -207,11 +207,11 @@ main = HEAD~1: names of the same run.
 Below each value: its 95% interval over the test rows; ±: standard deviation over seeds.
 Rating: Bradley-Terry on Token F1 per row; mean 1000, 400 points are odds of ten to one.
 
-Difference in Token F1, its 95% interval, p (Holm-corrected over 1 pair), test rows
+Difference in Token F1, its 95% interval, p (Holm-corrected over 1 pair), rows won, tied and lost
 
-1 vs. 2    better        +0.3     0.1 to 0.525      p 0.025    9 won, 9 tied, 2 lost
+1 better than 2         +0.3     0.1 to 0.525      p 0.025    1 won 9, tied 9, lost 2
 
-Page with all metrics: metrics/leaderboard/leaderboard.html (open it in a browser)
+All metrics: metrics/leaderboard/leaderboard.html (open it in a browser)
 All answers: metrics/leaderboard/answers.csv
 """
 

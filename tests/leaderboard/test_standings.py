@@ -203,7 +203,7 @@ def test_difference_within_the_variation_between_seeds_is_marked() -> None:
     assert [(pair.verdict, pair.within_seeds) for pair in close.pairs] == [("better", False)]
     far = compare(run("a", [1.0] * 100), run("b", more, seed=1), run("c", half, learning_rate=0.2))
     assert [(pair.verdict, pair.within_seeds) for pair in far.pairs] == [("better", True)]
-    assert "* no larger than the variation between training seeds" in "\n".join(format_standings(far))
+    assert "* significant, but no larger than the variation between seeds" in "\n".join(format_standings(far))
 
 
 def test_single_configuration_is_a_table_of_one_row() -> None:
@@ -286,7 +286,7 @@ def test_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
 def test_only_pairs_of_the_first_entry_are_shown_if_many(tmp_path: Path) -> None:
     runs = [run(f"r{i}", draws(0.9 - i / 10, 30, seed=i), learning_rate=float(i)) for i in range(7)]
     text = format_standings(compare(*runs))
-    assert sum(line.startswith("1 vs. ") for line in text) == 6
+    assert sum(line.startswith(("1 vs. ", "1 better than ")) for line in text) == 6
     assert text[-1] == "The other 15 pairs are in pairs.csv."
     assert max(map(len, text)) <= 100
 

@@ -117,7 +117,9 @@ def test_explicit_mapping_is_used_unchanged() -> None:
     mapping = resolve_columns(["Title", "Body", "Reply", "text"], {"question": "{Title}: {Body}", "answer": "Reply"})
     assert mapping.columns == {"question": "{Title}: {Body}", "answer": "Reply"}
     assert mapping.source_columns() == ["Title", "Body", "Reply"]
-    assert mapping.describe() == "question ← {Title}: {Body}, answer ← Reply (question/answer: set by data.columns)"
+    assert (
+        mapping.describe() == "question ← {Title}: {Body}, answer ← Reply (task question/answer, set by data.columns)"
+    )
 
 
 def test_missing_mapped_columns_are_named_with_the_sources_columns() -> None:

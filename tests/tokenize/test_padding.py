@@ -18,7 +18,7 @@ from pipeline.config.params import Gates, Tokenize
 from pipeline.tokenize.audit import Audit, Finding, epoch_stats, padding_of
 from pipeline.tokenize.blocks import assemble_block
 from pipeline.train import trainer as trainer_module
-from pipeline.train.build import build_trainer
+from pipeline.train.build_trainer import build_trainer
 from pipeline.train.sample_order import even_batches, sample_order
 
 EOS = 2

@@ -174,11 +174,11 @@ def test_summary_names_only_the_problems_that_occur() -> None:
     train: dict[str, Any] = {"rows": 1300, "tokens": 9000, "supervised_share": 0.5, "rows_truncated": 0}
     train |= {"answer_tokens_lost": 0, "rows_unended": 0, "rows_duplicates": 0, "prefixes": {"rows_different": 0}}
     batches = {"padding": {"share": 0.25}}
-    plain = "train: 1,300 rows, 9,000 tokens, 50% of them in the loss, 25% padding"
+    plain = "train: 1,300 rows, 9,000 tokens (50% labeled); 25% of batch positions are padding"
     assert summarize_audit({"train": train, "epoch": batches}) == plain
     train |= {"rows_truncated": 7, "answer_tokens_lost": 30, "rows_unended": 2}
     assert summarize_audit({"train": train, "epoch": batches}) == (
-        f"{plain}, 7 rows truncated, 30 answer tokens lost, 2 answers without an end of text"
+        f"{plain}; 7 rows truncated, 30 answer tokens lost, 2 answers without their end-of-text token"
     )
 
 
@@ -195,11 +195,12 @@ def test_exceeded_gates_are_all_reported_and_nothing_is_written(tmp_path: Path) 
         )
     assert str(error.value).splitlines() == [
         "these rows are not fit for training:",
-        "  tokenize.gates.max_unended: 1 of 4 rows of train (25.00%, the first has id 7) have no end of text in the loss because "
-        "their answer is truncated: from such rows a model learns not to stop; the limit is 0.00%. Raise tokenize.max_length, "
-        "leave out the rows with the longest answers (clean.answer.max_tokens), or allow it: tokenize.gates.max_unended=0.25",
-        "  tokenize.gates.max_duplicates: 1 of 1 rows of validation (100.00%, the first has id 8) have the token ids of an "
-        "earlier row, of train or of their own split; the limit is 50.00%. Leave them out, or allow it: "
+        "  tokenize.gates.max_unended: 1 of 4 rows of train (25.00%, the first has id 7) have a truncated answer, so their "
+        "labels lack the end-of-text token: such rows teach the model not to stop; the limit is 0.00%. Raise "
+        "tokenize.max_length, leave out the rows with the longest answers (clean.answer.max_tokens), or allow it: "
+        "tokenize.gates.max_unended=0.25",
+        "  tokenize.gates.max_duplicates: 1 of 1 rows of validation (100.00%, the first has id 8) have the same token ids as "
+        "an earlier row of their own split or the training set; the limit is 50.00%. Leave them out, or allow it: "
         "tokenize.gates.max_duplicates=1",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.jsonl", "validation.jsonl"]
@@ -220,7 +221,7 @@ def test_prompts_that_tokenize_differently_alone_are_found(tmp_path: Path) -> No
     rows = [{"id": 5, "prompt": "a:", "completion": "a"}, {"id": 6, "prompt": "a:", "completion": "b"}]
     assert tokenized(rows, tmp_path, merging_encoder(), options())[1]["input_ids"] == [0, 1, 2, 4]
     with pytest.raises(
-        DataError, match=r"1 of 2 rows checked of train \(50\.00%, the first has id 6\) have a prompt that"
+        DataError, match=r"1 of 2 rows checked of train \(50\.00%, the first has id 6\) have a prompt whose"
     ):
         tokenized(rows, tmp_path, merging_encoder(), options(max_prefix_mismatch=0.4))
 

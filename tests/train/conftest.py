@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from support.project import made_once
+from support.project import make_once
 
 from pipeline.core.files import read_json, write_json
 
@@ -48,7 +48,7 @@ def finished_training(
             write_json(Path("metrics/train.json"), stage.train(options(**changes), torch.device("cpu")))
         return folder
 
-    folder = made_once(name, train_in_copy, tmp_path_factory)
+    folder = make_once(name, train_in_copy, tmp_path_factory)
     return Training(folder, changes, read_json(folder / "metrics/train.json"))
 
 
