@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.config.options import ALL_LINEAR, Adapter, Compute, Distributed, Fsdp, Method, Qlora
-from pipeline.config.params import Data, FileRows, FolderModel, GeneratedRows, Model, ScratchModel
+from pipeline.config.sources import Data, FileRows, FolderModel, GeneratedRows, Model, ScratchModel
 from pipeline.config.validation import format_errors, param_errors
 from pipeline.core.files import local_path
 from pipeline.errors import ConfigError, PipelineError

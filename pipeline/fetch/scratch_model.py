@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from pipeline.config.params import Data, ScratchModel
+from pipeline.config.sources import Data, ScratchModel
 from pipeline.fetch.sources import load_rows
 from pipeline.modeling.loading import quiet_transformers
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipeline.config.params import Data, FileRows, GeneratedRows, HubRows
+from pipeline.config.sources import Data, FileRows, GeneratedRows, HubRows
 from pipeline.core.files import local_files, local_path, sha256_of_source
 from pipeline.errors import DataError
 from pipeline.fetch.streams import (

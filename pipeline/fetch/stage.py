@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config.params import Data, FolderModel, GeneratedRows, HubModel, HubRows, Model, Params, ScratchModel
+from pipeline.config.params import Params
+from pipeline.config.sources import Data, FolderModel, GeneratedRows, HubModel, HubRows, Model, ScratchModel
 from pipeline.core.entrypoint import stage
 from pipeline.core.files import atomic_write, sha256_of_path, write_json
 from pipeline.core.paths import BASE, METRICS, RAW, RAW_COLUMNS, RAW_ROWS

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config.params import FileRows
+from pipeline.config.sources import FileRows
 from pipeline.errors import DataError
 from pipeline.fetch.sources import load_rows, local_data_files, peek_columns, read_files
 

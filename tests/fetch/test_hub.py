@@ -274,7 +274,7 @@ def test_a_limit_downloads_only_part_of_a_file_on_the_hub(tmp_path: Path) -> Non
     rows.parent.mkdir(parents=True)
     rows.write_text("".join(json.dumps({"text": f"{number:0200}"}) + "\n" for number in range(100_000)))
     code = (
-        "from pipeline.config.params import FileRows; from pipeline.fetch.sources import load_rows\n"
+        "from pipeline.config.sources import FileRows; from pipeline.fetch.sources import load_rows\n"
         "path = 'hf://datasets/owner/large/train.jsonl'\n"
         "loaded = load_rows(FileRows(source='file', path=path, limit=2, columns=None, sha256=None))\n"
         "print([text[-3:] for text in loaded.table['text'].to_pylist()], loaded.revision[64:])"

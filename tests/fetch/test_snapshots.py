@@ -9,7 +9,7 @@ from huggingface_hub import constants
 from support.hub import COMMIT, Failure, Hub
 from support.snapshots import FILES, LISTING, fetch_error, fetch_files
 
-from pipeline.config.params import HubRows
+from pipeline.config.sources import HubRows
 from pipeline.errors import DataError
 from pipeline.fetch import downloads
 from pipeline.fetch.stage import fetch_data

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.params import FileRows
+from pipeline.config.sources import FileRows
 from pipeline.errors import DataError
 from pipeline.records.columns import read_column_mapping, resolve_columns, write_column_mapping
 
