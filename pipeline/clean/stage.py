@@ -234,7 +234,7 @@ def format_counts(counts: dict[str, int]) -> str:
 def describe_changes(counts: dict[str, int]) -> str:
     """
     >>> describe_changes({"mended": 0, "stripped": 1200, "masked": 1})
-    '1,200 with a stripped ending, 1 with masked contacts'
+    '1,200 with text stripped from the end, 1 with masked contacts'
     """
     return format_counts({TRANSFORMS[name]: count for name, count in counts.items()})
 

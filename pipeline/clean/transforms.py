@@ -11,7 +11,7 @@ from pipeline.records.text import collapse_whitespace, tidy_lines
 # Name in metrics/clean.json → description of the changed rows.
 TRANSFORMS = {
     "mended": "with a repaired encoding",
-    "stripped": "with a stripped ending",
+    "stripped": "with text stripped from the end",
     "masked": "with masked contacts",
 }
 EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")

@@ -43,7 +43,7 @@ PAIR_FIELDS = (
     "bytes",
 )  # shared by both predictions; not tokens if the tokenizers differ
 HEADER = ("", "base", "finetuned", "change", "95% interval of change", "p", "verdict")
-NO_VERDICT_NOTE = "No verdict: the metric restates a tested one on another scale, or is descriptive."
+NO_VERDICT_NOTE = "Metrics without a verdict restate a tested metric on another scale, or are descriptive."
 CLOSING_NOTES = (
     f"Report: {METRICS}/report.html (open it in a browser). All answers: {METRICS}/answers.csv",
     "A model's answers can be wrong, even when they read well. Answers about health are not medical advice.",

@@ -130,8 +130,9 @@ class InverseSquareRoot(Section):
 
     kind: Literal["inverse_sqrt"]
     timescale: Positive | None
-    """Timescale of the decay, in optimizer steps; null: as many as the warmup. Without a warmup, null means 10,000. The
-    learning rate is its peak times `1 / √(1 + steps / timescale)`, where `steps` counts from the end of the warmup."""
+    """Timescale of the decay, in optimizer steps; null: the number of warmup steps. Without a warmup, null means
+    10,000. The learning rate is its peak times `1 / √(1 + steps / timescale)`, where `steps` counts from the end of the
+    warmup."""
 
 
 class WarmupStableDecay(Section):
@@ -238,11 +239,9 @@ class Ddp(Distributed):
 
 
 class Fsdp(Distributed):
-    """Shards weights, gradients and optimizer state over the processes (FSDP2).
-
-    For models that are too large for one GPU; CUDA only. The model is saved unsharded, as with one process. The loss computes
-    all logits at once, which takes more memory than with the other options. `train.batch_size` is per process.
-    """
+    """Shards weights, gradients and optimizer state over the processes (FSDP2). For models that are too large for one
+    GPU; CUDA only. The model is saved unsharded, as with one process. Logits are computed for every token, not only for
+    labeled ones, which takes more memory than with the other options. `train.batch_size` is per process."""
 
     kind: Literal["fsdp"]
     reshard_after_forward: bool

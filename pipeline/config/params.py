@@ -44,8 +44,8 @@ class Clean(Section):
     """E-mail addresses and phone numbers: keep them, mask them, or drop the row. `mask` replaces them with [email] and
     [phone]."""
     boilerplate: list[Text]
-    """Case-insensitive regular expressions for boilerplate phrases. An answer is dropped if consecutive matches cover all
-    of its letters and digits."""
+    """Case-insensitive regular expressions for boilerplate phrases. An answer is dropped if it consists of such
+    phrases, one after another, with no other letters or digits."""
     max_boilerplate: Share | None
     """Maximum share of an answer that `boilerplate` may match; null: no limit. The share is of letters and digits. An
     answer made up only of boilerplate is always dropped."""
@@ -110,13 +110,16 @@ class Format(Section):
     test_fraction: Fraction
     """Share of the rows for the test set; not used with `folds`."""
     validation_fraction: Fraction
-    """Share of the rows for the validation set. With `folds`, it is the share of the rows outside the test fold."""
+    """Share of the rows for the validation set. With `folds`, the share is taken from the rows outside the test fold
+    only."""
     folds: Annotated[int, Field(ge=2)] | None
-    """Number of cross-validation folds; null: a single split by test_fraction. Each fold is the test set of its own run."""
+    """Number of cross-validation folds; null: a single split by test_fraction. Each fold is the test set of its own
+    run."""
     fold: Annotated[int, Field(ge=0)]
     """Index of the test fold, counting from 0; must be less than `folds`."""
     max_leakage: Share
-    """Maximum share of test rows with an exact or near-duplicate in the training set. The stage fails if it is exceeded."""
+    """Maximum share of test rows with an exact or near-duplicate in the training set. The stage fails if it is
+    exceeded."""
     near: NearDuplicates
     """When two texts count as near-duplicates."""
     template: Template
@@ -139,19 +142,21 @@ class Gates(Section):
     """Limits on the shares that the audit (pipeline/tokenize/audit.py) measures; null: no limit."""
 
     max_unlabelled: Share | None
-    """Maximum share of rows with no labeled tokens. The model learns nothing from them, and a loss of 0 looks like success."""
+    """Maximum share of rows with no labeled tokens. The model learns nothing from such rows, and their loss of 0 can be
+    mistaken for success."""
     max_unended: Share | None
-    """Maximum share of rows without the end-of-text token in their labels. Their answer was truncated, and too many of them
-    teach the model not to stop."""
+    """Maximum share of rows without the end-of-text token in their labels. Their answer was truncated, and too many of
+    them teach the model not to stop."""
     max_truncated: Share | None
     """Maximum share of rows longer than max_length, with a truncated prompt or answer."""
     max_answer_tokens_lost: Share | None
     """Maximum number of tokens truncated from answers, as a share of all answer tokens."""
     max_duplicates: Share | None
-    """Maximum share of rows with the same token ids as an earlier row. Validation rows are also compared with training rows."""
+    """Maximum share of rows with the same token ids as an earlier row. Validation rows are also compared with training
+    rows."""
     max_prefix_mismatch: Share | None
-    """Maximum share of checked rows whose prompt tokens change with the answer appended. This project tokenizes the
-    prompt alone, so it matters only to other tools, which tokenize both together."""
+    """Maximum share of rows, in a sample, whose prompt tokens depend on the answer. Such rows matter only to other
+    tools, which tokenize prompt and answer together; this project tokenizes the prompt alone."""
     max_padding: Share | None
     """Maximum share of token positions in the training batches that are padding."""
 
@@ -165,7 +170,8 @@ class Tokenize(Section):
     """Tokens that count toward the loss: those of the completion, or all. `full` adds those of the prompt."""
     batch_size: Positive
     """Rows per forward pass of training. This key and the next five are copied from `train` and `compute` by
-    conf/tokenize/default.yaml, so that the audit measures padding in the real batches; set them there."""
+    conf/tokenize/default.yaml, so that the audit measures padding in the real batches. Set them in `train` and
+    `compute`, not here."""
     group_by_length: bool
     """Whether training batches rows of similar length."""
     packing: bool
@@ -192,8 +198,8 @@ class Train(Section):
     """Number of optimizer steps, instead of `epochs`; null: as many as `epochs` requires."""
     max_minutes: PositiveFloat | None
     """Time budget in minutes; null: none. Training ends after the step that exceeds it; then the model is evaluated and
-    saved. After a resume, the time spent before the last checkpoint counts toward the budget. The last step varies from
-    run to run."""
+    saved. After a resume, the time spent before the last checkpoint counts toward the budget. The step at which
+    training stops varies from run to run."""
     batch_size: Positive
     """Rows per forward pass, in each process."""
     gradient_accumulation: Positive
@@ -253,9 +259,9 @@ class Evaluate(Section):
     max_new_tokens: Positive
     """Maximum length of an answer, in tokens, not counting the prompt."""
     batch_size: Positive | None
-    """Prompts per batch; null: as many as fit in half of the free memory. With null, it is capped at 128 on a CPU and 512
-    on a GPU, because larger batches were not faster. If memory runs out, the batch is halved. In fp32 on a CPU it does not
-    change the answers."""
+    """Prompts per batch; null: as many as fit in half of the free memory. With null, it is capped at 128 on a CPU and
+    512 on a GPU, because larger batches were not faster. If memory runs out, the batch is halved. In fp32 on a CPU, the
+    batch size does not change the answers."""
     precision: Literal["fp32", "bf16"]
     """Precision (dtype) of the weights that generate answers. In bf16, two tokens sometimes tie for the most likely, and
     which one is generated depends on the batch. The held-out loss is always measured in float32."""
@@ -283,7 +289,8 @@ class Params(Section):
     """All of params.yaml."""
 
     version: Literal[1]
-    """Version of the schema of params.yaml."""
+    """Version of the schema of params.yaml; always 1. `${checked:1}` gives 1 and checks all parameters when they are
+    composed."""
     data: Data
     """The rows to train and test on."""
     model: Model

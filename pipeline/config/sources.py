@@ -12,7 +12,7 @@ class RowsSource(Section):
     """The keys of every source of rows."""
 
     columns: dict[str, str] | None
-    """Column mapping: the task's column → the source's column; null: detect by name. The tasks are in
+    """Column mapping: the task's column ← the source's column; null: detect by name. The tasks are in
     pipeline/records/tasks.py, the detection in pipeline/records/columns.py. A value may be a template that combines
     several columns, such as `"{Description} {Patient}"`."""
     limit: Positive | None
@@ -32,7 +32,8 @@ class GeneratedRows(RowsSource):
     path: Text
     """Knowledge file to generate the dialogues from."""
     sha256: str | None
-    """SHA-256 of the file, computed when params.yaml is composed. A change to the file thus counts as a parameter change."""
+    """SHA-256 of the file, computed when params.yaml is composed. A change to the file thus counts as a parameter
+    change."""
     rows: Positive
     """Number of dialogues to generate, including defective and duplicate ones."""
     length: Literal["short", "real"]

@@ -32,8 +32,8 @@ Every key of `params.yaml`, with its type, meaning and default. Set a key for on
 default, edit the file in `conf/` that sets it, then run `make params`.
 """
 PATTERNS_NOTE = (
-    "Patterns that fit one dataset. A data option may select them: `data=generated`, the default, and `data=medical` select "
-    "`medical`."
+    "Patterns that fit one dataset. `data=generated` (so the default configuration) and `data=medical` select "
+    "`medical`; other data options use `none`."
 )
 WIDTH = 120
 MAX_DEFAULT = 60  # characters of a value on the page; of a longer one, the page names the file

@@ -6,9 +6,9 @@ Writes data/formatted/{train,validation,test}.jsonl with id, prompt, completion.
 prompt and completion as one text, for tools that expect that; data/formatted/dropped.jsonl has the rows that are in no split.
 
 The split of a row is determined by a hash of its normalized question and the seed. So rows with the same question stay
-together, and adding rows never moves an old one. Then near-duplicates of held-out rows are dropped: from train those of test
-or validation rows, from validation those of test rows. The remaining rows leak nothing, by construction; `measure_leakage`
-checks it all the same. `format.split=row` hashes each row's id instead and drops none: a naive shuffle, to see what leakage
+together, and adding rows never moves an old one. Then near-duplicates are dropped: from train those of test or validation
+rows, from validation those of test rows. The remaining rows leak nothing, by construction; `measure_leakage` checks it all
+the same. `format.split=row` hashes each row's id instead and drops none: a naive shuffle, to see what leakage
 it causes.
 """
 
@@ -96,7 +96,7 @@ def assign_split(key: str, options: Format) -> str:
 
 
 def split_rows(rows: list[Conversation], options: Format, search: "DuplicateSearch") -> tuple[Splits, Splits]:
-    """(split → its rows in their order, split → rows dropped from it as near-duplicates of held-out rows).
+    """(split → its rows in their order, split → rows dropped from it as near-duplicates of validation or test rows).
 
     A near-duplicate of a validation row is dropped from train even if that validation row is dropped too, so that adding a row
     never brings back another.
@@ -195,7 +195,7 @@ def require_nonempty_splits(splits: Splits, dropped: Splits) -> None:
     empty = ", ".join(name for name, rows in splits.items() if not rows)
     counts = ", ".join(f"{name} {len(rows):,}" for name, rows in splits.items())
     raise DataError(
-        f"the split {empty} would be empty ({counts}; dropped as near-duplicates of held-out rows: "
+        f"the split {empty} would be empty ({counts}; dropped as near-duplicates of validation or test rows: "
         f"{sum(map(len, dropped.values())):,}). Give more rows, or change format.test_fraction, "
         "format.validation_fraction, format.seed, or the limit of near-duplicates (format.near)"
     )
@@ -256,7 +256,8 @@ def main(params: Params) -> None:
     counts = ", ".join(f"{name} {len(splits[name]):,}" for name in SPLITS)
     total_dropped = sum(map(len, dropped.values()))
     log.info(
-        f"{counts}; {total_dropped:,} training or validation rows dropped as near-duplicates of held-out rows → {FORMATTED}/"
+        f"{counts}; {total_dropped:,} training or validation rows dropped as near-duplicates of validation or test rows "
+        f"→ {FORMATTED}/"
     )
     log.info(
         f"Test rows with a duplicate in the training set: {leakage['exact']:.1%} exact, {leakage['near']:.1%} near"

@@ -197,7 +197,11 @@ ALL_METRICS: dict[str, Metric] = {
         ),
         _mean("distinct_1", "Distinct words", "distinct words as a share of an answer's words", "descriptive", None),
         _mean(
-            "distinct_2", "Distinct word pairs", "distinct word pairs as a share of an answer's", "descriptive", None
+            "distinct_2",
+            "Distinct word pairs",
+            "distinct word pairs as a share of an answer's word pairs",
+            "descriptive",
+            None,
         ),
         _mean("looping", "Looping", "share of answers that end in a phrase repeated three times", "descriptive", False),
     )

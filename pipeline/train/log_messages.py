@@ -46,6 +46,6 @@ def report(metrics: dict[str, Any]) -> None:
             "The validation loss rose: the fine-tuned model is worse than the base model. Lower train.learning_rate"
         )
     log.info(
-        f"Validation loss: {before:.4f} nats per token before training, {after:.4f} after. "
-        f"Saved the weights of step {metrics['kept_step']:,} of {metrics['steps']:,} to {FINETUNED}/"
+        f"Validation loss: {before:.4f} nats per token before training, {after:.4f} at step {metrics['kept_step']:,} of "
+        f"{metrics['steps']:,}, whose weights were saved to {FINETUNED}/"
     )

@@ -85,7 +85,7 @@ def test_console_table_has_one_line_per_metric() -> None:
     assert lines[0].split() == ["base", "finetuned", "change", "95%", "interval", "of", "change", "p", "verdict"]
     assert [line.split()[0] for line in lines[1:4]] == ["exact_match", "f1", "bleu"]
     assert lines[2].endswith("0.1944 to 0.2917         0.007  better")
-    assert lines[-1] == "No verdict: the metric restates a tested one on another scale, or is descriptive."
+    assert lines[-1] == "Metrics without a verdict restate a tested metric on another scale, or are descriptive."
     assert max(map(len, lines)) <= 100
 
 
