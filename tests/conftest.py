@@ -1,4 +1,4 @@
-"""Fixtures that the tests share: copies of the project, bare, built and run, and the shipped train section."""
+"""Shared fixtures: copies of the project in three states, and the shipped train section."""
 
 import shutil
 from collections.abc import Callable
@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.project import SHIPPED, copy_project, made_once, make_built, make_repository
+from support.project import SHIPPED, copy_project, make_once, make_repository, run_data_stages
 
-
-# The longest files first: two workers run side by side (see Makefile), and neither should run alone at the end for long.
-# The first two build what the others share, one `repository`, the other `built`: neither waits for the other.
+# The longest files come first, so that both workers (see Makefile) finish at about the same time. The first two files build
+# one shared folder each, `repository` and `built`, so that neither worker waits for the other.
 LONGEST = ["test_errors.py", "test_compute.py", "test_pipeline.py", "test_hub.py", "test_bench.py"]
 SLOW_FIXTURES = {"project", "repository", "built", "in_built"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files, and mark as slow what runs commands or trains: `make check` leaves that out."""
+    """Order the files, and mark tests that run commands or train as slow: `make check` skips them."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     for item in items:
         if "end_to_end" in item.path.parts or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
@@ -31,19 +30,19 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone in which the whole pipeline has been run once, on the tiny configuration, and committed. Not to be changed."""
-    return made_once("pipeline", make_repository, tmp_path_factory)
+    """A repository after one run of the whole pipeline on the tiny configuration. Tests must not change it."""
+    return make_once("pipeline", make_repository, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project in which the stages before train have been run on the tiny configuration. Not to be changed."""
-    return made_once("built", make_built, tmp_path_factory)
+    """A copy of the project after the stages before train on the tiny configuration. Tests must not change it."""
+    return make_once("built", run_data_stages, tmp_path_factory)
 
 
 @pytest.fixture
 def in_built(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory is a copy of `built`, for tests that call a stage's functions."""
+    """A copy of `built` as the working directory, for tests that call a stage's functions."""
     folder = shutil.copytree(built, tmp_path / "project", symlinks=True)
     monkeypatch.chdir(folder)
     monkeypatch.delenv("DVC_ROOT", raising=False)
@@ -52,7 +51,7 @@ def in_built(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 @pytest.fixture(scope="session")
 def train_options() -> Callable[..., Any]:
-    """The shipped train section with changes; those of early stopping one by one."""
+    """A function that returns the shipped train section with changes; `early_stopping` changes single keys."""
     from pipeline.compose.composition import parse_params
     from pipeline.config.params import Train
 

@@ -124,7 +124,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 REFUSED = {
     "misspelt": ("train.learning_rat=1", "learning_rat"),
-    "ill-typed": ("train.learning_rate=oops", "train.learning_rate: 'oops' is not right; expected a number"),
+    "ill-typed": ("train.learning_rate=oops", "train.learning_rate: 'oops' is invalid; expected a number"),
     "added with +": ("+train.foo=1", "train.foo: unknown key"),
     "unknown option": ("data=nope", "Could not find 'data/nope'"),
     "missing file": ("data.path=nowhere.yaml", "data.path: no such file: nowhere.yaml"),
@@ -152,7 +152,7 @@ def test_check_rejects_invalid_values_in_params(compose: Compose, in_project: Pa
     Path("params.yaml").write_text(text.replace("seed: 0", "seed: zero"))
     code, _, errors = compose("--check")
     assert code == 1
-    assert "train.seed: 'zero' is not right" in errors
+    assert "train.seed: 'zero' is invalid" in errors
 
 
 ADOPTED = {

@@ -1,4 +1,4 @@
-"""Bad input through fetch and clean: each row is kept or dropped with a reason, or one error says what is wrong where."""
+"""Bad input for fetch and clean: each row is kept or dropped for a reason, or one error reports file and row."""
 
 import gzip
 import io
@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from support.project import SHIPPED
 
 from pipeline.clean import stage as clean
-from pipeline.config.params import Clean, FileRows
+from pipeline.config.params import Clean
+from pipeline.config.sources import FileRows
 from pipeline.core.files import read_parquet
 from pipeline.core.paths import RAW_COLUMNS, RAW_ROWS
 from pipeline.errors import PipelineError
@@ -26,7 +27,7 @@ from pipeline.fetch import stage as fetch
 from pipeline.records.columns import read_column_mapping
 
 OPTIONS = Clean(**yaml.safe_load((SHIPPED / "params.yaml").read_text(encoding="utf-8"))["clean"])
-Through = Callable[..., dict[str, Any]]
+FetchAndClean = Callable[..., dict[str, Any]]
 settings.register_profile(
     "bad input",
     derandomize=True,
@@ -39,9 +40,9 @@ bad_input = settings.get_profile("bad input")
 
 
 @pytest.fixture
-def through(tmp_path: Path) -> Iterator[Through]:
-    """Write a file, fetch and clean it as the stages do; clean's metrics."""
-    here = Path.cwd()
+def fetch_and_clean(tmp_path: Path) -> Iterator[FetchAndClean]:
+    """A function that writes a file, fetches and cleans it as the stages do, and returns clean's metrics."""
+    previous = Path.cwd()
     os.chdir(tmp_path)
 
     def run(name: str, content: bytes, columns: dict[str, str] | None = None) -> dict[str, Any]:
@@ -54,19 +55,19 @@ def through(tmp_path: Path) -> Iterator[Through]:
         return metrics
 
     yield run
-    os.chdir(here)
+    os.chdir(previous)
 
 
-def survives(through: Through, name: str, content: bytes, rows: int | None = None) -> None:
-    """All rows are accounted for, or the error is ours and names the file, a row or the columns."""
-    told = ""
+def require_handled(fetch_and_clean: FetchAndClean, name: str, content: bytes, rows: int | None = None) -> None:
+    """Require that all rows are counted, or that a PipelineError names the file, a row or the columns."""
+    message = ""
     try:
-        assert through(name, content)["rows_in"] == rows or rows is None
+        assert fetch_and_clean(name, content)["rows_in"] == rows or rows is None
     except PipelineError as error:
-        told = str(error)
+        message = str(error)
     counted = f"{rows:,}" if rows else r"\d"
     where = rf"{re.escape(name)}|row \d|No known task|no rows|equally well|no row left of {counted}"
-    assert not told or re.search(where, told)
+    assert not message or re.search(where, message)
 
 
 def jsonl(*rows: Any) -> bytes:
@@ -84,7 +85,7 @@ def parquet(table: pa.Table) -> bytes:
 
 
 def invalid_text() -> pa.Table:
-    """A column of strings that are not UTF-8, as careless programs write them."""
+    """A column of strings that are not valid UTF-8."""
     cells = pa.array([b"fine", b"\xff\xfe", b"fine"], pa.binary())
     return pa.table({"text": pa.Array.from_buffers(pa.string(), 3, cells.buffers())})
 
@@ -121,14 +122,14 @@ COUNTED = {
 
 
 @pytest.mark.parametrize(("name", "content", "counts"), COUNTED.values(), ids=COUNTED)
-def test_is_handled_and_counted(
-    name: str, content: bytes, counts: tuple[int, dict[str, int]], through: Through
+def test_odd_rows_are_handled_and_counted(
+    name: str, content: bytes, counts: tuple[int, dict[str, int]], fetch_and_clean: FetchAndClean
 ) -> None:
-    metrics = through(name, content)
-    assert (metrics["rows_kept"], {why: n for why, n in metrics["dropped"].items() if n}) == counts
+    metrics = fetch_and_clean(name, content)
+    assert (metrics["rows_kept"], {reason: n for reason, n in metrics["dropped"].items() if n}) == counts
 
 
-TOLD = {
+ERRORS = {
     "text where numbers were": ("rows.jsonl", jsonl({"text": 1}, {"text": "a"}), "rows.jsonl, row 2: column text"),
     "lone surrogate": (
         "rows.jsonl",
@@ -212,13 +213,13 @@ TOLD = {
     "empty JSON lines": ("rows.jsonl", b"\n \n", "the source has no rows"),
     "empty Parquet": ("rows.parquet", b"", "rows.parquet: not a valid"),
     "empty gzip": ("rows.csv.gz", gzip.compress(b""), "rows.csv.gz is empty"),
-    "no gzip": ("rows.csv.gz", b"text\na\n", "rows.csv.gz, after line 0: damaged or cut short (Not a gzipped file"),
+    "not gzip": ("rows.csv.gz", b"text\na\n", "rows.csv.gz, after line 0: damaged or cut short (Not a gzipped file"),
     "a million empty cells": (
         "rows.csv",
         names(999) + b",text\n" + (b"," * 999 + b"\n") * 1000,
         "no row left of 1,000: dropped 1,000 empty.",
     ),
-    "messages that are none": (
+    "no valid messages": (
         "rows.jsonl",
         jsonl(
             {"messages": [{"role": "bot", "content": "x"}]},
@@ -232,10 +233,10 @@ TOLD = {
 }
 
 
-@pytest.mark.parametrize(("name", "content", "message"), TOLD.values(), ids=TOLD)
-def test_is_told_with_file_and_row(name: str, content: bytes, message: str, through: Through) -> None:
+@pytest.mark.parametrize(("name", "content", "message"), ERRORS.values(), ids=ERRORS)
+def test_the_error_names_file_and_row(name: str, content: bytes, message: str, fetch_and_clean: FetchAndClean) -> None:
     with pytest.raises(PipelineError) as error:
-        through(name, content)
+        fetch_and_clean(name, content)
     assert message in str(error.value)
     assert len(str(error.value)) < 1500
 
@@ -271,15 +272,15 @@ OBJECTS = (
 
 @given(rows=st.lists(OBJECTS, min_size=1, max_size=5))
 @settings(bad_input)
-def test_any_objects(rows: list[dict[str, Any]], through: Through) -> None:
-    survives(through, "rows.jsonl", jsonl(*rows), len(rows))
-    survives(through, "rows.json", json.dumps(rows).encode(), len(rows))
+def test_any_objects_are_handled(rows: list[dict[str, Any]], fetch_and_clean: FetchAndClean) -> None:
+    require_handled(fetch_and_clean, "rows.jsonl", jsonl(*rows), len(rows))
+    require_handled(fetch_and_clean, "rows.json", json.dumps(rows).encode(), len(rows))
 
 
 @given(rows=st.lists(st.fixed_dictionaries({"messages": TURNS}), min_size=1, max_size=4))
 @settings(bad_input)
-def test_any_chats(rows: list[dict[str, Any]], through: Through) -> None:
-    survives(through, "rows.jsonl", jsonl(*rows), len(rows))
+def test_any_chats_are_handled(rows: list[dict[str, Any]], fetch_and_clean: FetchAndClean) -> None:
+    require_handled(fetch_and_clean, "rows.jsonl", jsonl(*rows), len(rows))
 
 
 @given(
@@ -290,11 +291,11 @@ def test_any_chats(rows: list[dict[str, Any]], through: Through) -> None:
     name=st.sampled_from(["rows.csv", "rows.tsv"]),
 )
 @settings(bad_input)
-def test_any_cells(
-    rows: list[list[bytes]], separator: bytes, end: bytes, mark: bytes, name: str, through: Through
+def test_any_cells_are_handled(
+    rows: list[list[bytes]], separator: bytes, end: bytes, mark: bytes, name: str, fetch_and_clean: FetchAndClean
 ) -> None:
     lines = [separator.join([b"question", b"answer"]), *(separator.join(row) for row in rows)]
-    survives(through, name, mark + end.join(lines))
+    require_handled(fetch_and_clean, name, mark + end.join(lines))
 
 
 GOOD = pa.table({"question": ["a", "b", None], "answer": ["“x”", "y", "z"], "more": [[1], None, [2, 3]]})
@@ -307,7 +308,7 @@ def ipc(table: pa.Table, open_writer: Any) -> bytes:
     return sink.getvalue()
 
 
-WHOLE = {
+VALID = {
     "rows.jsonl": jsonl(*GOOD.to_pylist()),
     "rows.json": json.dumps(GOOD.to_pylist(), indent=1).encode(),
     "rows.csv": 'question,answer\r\na,"“x”"\r\n"b\n",y\r\n'.encode(),
@@ -318,27 +319,29 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("name", WHOLE)
-def test_cut_anywhere(name: str, through: Through) -> None:
-    content = WHOLE[name]
+@pytest.mark.parametrize("name", VALID)
+def test_truncated_files_are_handled(name: str, fetch_and_clean: FetchAndClean) -> None:
+    content = VALID[name]
     for size in range(0, len(content), max(1, len(content) // 150)):
-        survives(through, name, content[:size])
+        require_handled(fetch_and_clean, name, content[:size])
 
 
-@given(name=st.sampled_from([*WHOLE]), content=st.binary(max_size=60))
+@given(name=st.sampled_from([*VALID]), content=st.binary(max_size=60))
 @settings(bad_input)
-def test_any_bytes(name: str, content: bytes, through: Through) -> None:
-    survives(through, name, content)
+def test_any_bytes_are_handled(name: str, content: bytes, fetch_and_clean: FetchAndClean) -> None:
+    require_handled(fetch_and_clean, name, content)
 
 
 @given(
     name=st.sampled_from(["rows.jsonl", "rows.json", "rows.csv", "rows.jsonl.gz"]),
-    at=st.integers(0, 10_000),
-    gone=st.integers(0, 3),
+    position=st.integers(0, 10_000),
+    removed=st.integers(0, 3),
     new=st.binary(max_size=3),
 )
 @settings(bad_input)
-def test_any_bytes_within(name: str, at: int, gone: int, new: bytes, through: Through) -> None:
-    content = WHOLE[name]
-    at %= len(content)
-    survives(through, name, content[:at] + new + content[at + gone :])
+def test_any_edit_of_a_valid_file_is_handled(
+    name: str, position: int, removed: int, new: bytes, fetch_and_clean: FetchAndClean
+) -> None:
+    content = VALID[name]
+    position %= len(content)
+    require_handled(fetch_and_clean, name, content[:position] + new + content[position + removed :])

@@ -1,4 +1,4 @@
-"""dvc.yaml says what the stages really read and write."""
+"""dvc.yaml lists the code, parameters and outputs that the stages use, and no others."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ GRAPH: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="u
 
 
 def definition(stage: str) -> dict[str, Any]:
-    found = GRAPH["stages"][stage]
-    return found.get("do", found)
+    entry = GRAPH["stages"][stage]
+    return entry.get("do", entry)
 
 
-def test_the_seven_stages_bear_the_names_of_their_folders() -> None:
+def test_the_seven_stages_have_the_names_of_their_folders() -> None:
     assert tuple(GRAPH["stages"]) == STAGES
     for stage in STAGES:
         assert definition(stage)["cmd"].split(" instance=")[0] == f"python -m pipeline.{stage}"
@@ -33,35 +33,35 @@ def imported(stage: str) -> set[str]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_imported_module_lies_under_a_dependency(stage: str) -> None:
+def test_every_imported_module_is_in_a_dependency(stage: str) -> None:
     deps = code_deps(stage)
     uncovered = [path for path in imported(stage) if not any(path == dep or path.startswith(f"{dep}/") for dep in deps)]
     assert uncovered == []
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_uses_every_module_of_the_folders_that_it_depends_on(stage: str) -> None:
+def test_a_stage_uses_every_module_of_its_dependencies(stage: str) -> None:
     files = {dep for dep in code_deps(stage) if dep.endswith(".py")}
     for folder in set(code_deps(stage)) - files:
         files |= {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.py")}
     assert {path for path in files if not path.endswith("/__init__.py")} == imported(stage)
 
 
-def test_imports_are_found_through_functions_and_other_modules() -> None:
-    found = imported_by("pipeline.fetch", ROOT)
-    assert {"pipeline/fetch/scratch.py", "pipeline/synthetic/dialogues.py", "pipeline/errors.py"} <= found
-    assert "pipeline/format/near_duplicates.py" not in found
+def test_imports_in_functions_and_indirect_imports_are_found() -> None:
+    imports = imported_by("pipeline.fetch", ROOT)
+    assert {"pipeline/fetch/scratch_model.py", "pipeline/synthetic/dialogues.py", "pipeline/errors.py"} <= imports
+    assert "pipeline/format/near_duplicates.py" not in imports
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_git_and_not_the_cache_holds_every_metrics_file(stage: str) -> None:
+def test_metrics_files_are_in_git_instead_of_the_cache(stage: str) -> None:
     for kind in ("metrics", "plots"):
         for entry in definition(stage).get(kind, []):
             ((_, options),) = entry.items()
             assert options["cache"] is False
 
 
-def test_a_stage_reads_no_section_of_the_parameters_but_its_own() -> None:
+def test_stages_depend_on_their_own_sections_of_the_parameters() -> None:
     read = {stage: definition(stage)["params"] for stage in STAGES}
     assert read == {
         "fetch": ["${key}"],
@@ -76,8 +76,8 @@ def test_a_stage_reads_no_section_of_the_parameters_but_its_own() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_takes_from_the_parameters_what_dvc_is_told(stage: str) -> None:
+def test_a_stage_reads_exactly_the_sections_that_dvc_tracks(stage: str) -> None:
     source = (ROOT / "pipeline" / stage / "stage.py").read_text(encoding="utf-8")
-    told = {"data", "model"} if stage == "fetch" else {name.split(".")[0] for name in definition(stage)["params"]}
-    taken = {name for name in Params.model_fields if f"params.{name}" in source}
-    assert taken == told
+    tracked = {"data", "model"} if stage == "fetch" else {name.split(".")[0] for name in definition(stage)["params"]}
+    read = {name for name in Params.model_fields if f"params.{name}" in source}
+    assert read == tracked

@@ -1,4 +1,4 @@
-"""One word, one meaning: what the names of the package and of its tests must keep to."""
+"""Rules for names: no public name twice, only commands and shared folders in pipeline/, short test names."""
 
 import ast
 from collections import defaultdict
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from support.project import ROOT
 
-LONGEST_NAME = 12  # words of a test's name, `test` not counted
+MAX_WORDS = 12  # in a test's name, `test` not counted
 
 
 def definitions(path: Path) -> Iterator[str]:
@@ -17,7 +17,7 @@ def definitions(path: Path) -> Iterator[str]:
             yield node.name
 
 
-def test_no_two_modules_define_a_public_name() -> None:
+def test_public_names_are_unique_in_the_package() -> None:
     modules = defaultdict(list)
     for path in (ROOT / "pipeline").rglob("*.py"):
         for name in definitions(path):
@@ -26,7 +26,7 @@ def test_no_two_modules_define_a_public_name() -> None:
     assert {name: paths for name, paths in modules.items() if len(paths) > 1} == {}
 
 
-def test_the_package_holds_commands_and_shared_folders_alone() -> None:
+def test_the_package_has_only_commands_and_shared_folders() -> None:
     """`ls pipeline` is the table of contents."""
     shared = {"config", "core", "records", "modeling", "scoring", "synthetic"}
     folders = {path.parent.name for path in (ROOT / "pipeline").glob("*/__init__.py")}
@@ -38,10 +38,10 @@ def test_the_package_holds_commands_and_shared_folders_alone() -> None:
     assert not list((ROOT / "pipeline").rglob("util*"))
 
 
-def test_names_of_tests_are_short_and_their_modules_stand_alone() -> None:
+def test_test_names_are_short_and_test_modules_are_independent() -> None:
     paths = list((ROOT / "tests").rglob("*.py"))
     names = [name for path in paths for name in definitions(path) if name.startswith("test_")]
-    assert [name for name in names if len(name.split("_")) - 1 > LONGEST_NAME] == []
+    assert [name for name in names if len(name.split("_")) - 1 > MAX_WORDS] == []
     modules = {path.stem for path in paths if path.stem.startswith("test_")}
     imports = [
         (path.name, node.module)

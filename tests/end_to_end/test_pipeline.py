@@ -1,4 +1,4 @@
-"""The whole pipeline by DVC, on a tiny configuration: what runs, what does not, and that nothing else changes."""
+"""The whole pipeline under DVC, on a tiny configuration: which stages run, and which files change."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.project import changed, ran, run_in
+from support.project import changed_files, run_in, stages_run
 
 ALL = [
     "fetch@data",
@@ -25,7 +25,7 @@ ALL = [
 
 @pytest.fixture(scope="module")
 def repository(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository of these tests' own."""
+    """A copy of the repository for this module."""
     return Path(shutil.copytree(repository, tmp_path_factory.mktemp("own") / "project", symlinks=True))
 
 
@@ -37,11 +37,11 @@ def test_the_first_run_ran_every_stage(repository: Path) -> None:
 def test_a_second_run_runs_nothing(repository: Path) -> None:
     done = run_in(repository, "dvc", "repro")
     assert done.returncode == 0
-    assert ran(done.stdout) == []
-    assert changed(repository) == []
+    assert stages_run(done.stdout) == []
+    assert changed_files(repository) == []
 
 
-def test_the_metrics_hold_no_list_and_no_timing_but_in_runtime(repository: Path) -> None:
+def test_metrics_have_no_lists_and_timings_only_in_runtime(repository: Path) -> None:
     for path in (repository / "metrics").rglob("*.json"):
         text = path.read_text()
         assert "[" not in json.dumps([json.loads(text)])[1:-1], path
@@ -57,24 +57,24 @@ def test_no_test_row_is_in_training(repository: Path) -> None:
     assert json.loads((repository / "metrics/format.json").read_text())["leakage"] == {"exact": 0.0, "near": 0.0}
 
 
-def test_a_changed_rate_reruns_training_and_going_back_reruns_nothing(repository: Path) -> None:
+def test_a_new_learning_rate_reruns_training_and_the_old_one_nothing(repository: Path) -> None:
     done = run_in(repository, "dvc", "exp", "run", "-n", "warmer", "-S", "train.learning_rate=2e-3")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert ran(done.stdout) == ["train", "evaluate@finetuned", "compare"]
+    assert stages_run(done.stdout) == ["train", "evaluate@finetuned", "compare"]
     back = run_in(repository, "dvc", "exp", "run", "-S", "train.learning_rate=4e-4")
-    assert ran(back.stdout) == []
-    assert changed(repository) == []
+    assert stages_run(back.stdout) == []
+    assert changed_files(repository) == []
     difference = run_in(repository, "dvc", "metrics", "diff", "--json", "warmer")
     assert "metrics/evaluate/finetuned.json" in json.loads(difference.stdout)
     plots = json.loads(run_in(repository, "dvc", "plots", "diff", "warmer", "--json").stdout)
     assert "Training and validation loss" in "".join(plots.get("data", plots))
 
 
-def test_a_forced_run_changes_nothing_but_timings(repository: Path) -> None:
+def test_a_forced_run_changes_only_timings(repository: Path) -> None:
     done = run_in(repository, "dvc", "repro", "--force", fresh=True)  # other hash seeds than in the first run
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted(ran(done.stdout)) == sorted(ALL)
-    others = [path for path in changed(repository) if not path.startswith("metrics/runtime/")]
+    assert sorted(stages_run(done.stdout)) == sorted(ALL)
+    others = [path for path in changed_files(repository) if not path.startswith("metrics/runtime/")]
     assert others in ([], ["dvc.lock"])
     diff = subprocess.run(
         ["git", "diff", "-U0", "dvc.lock"], cwd=repository, check=True, capture_output=True, text=True
@@ -88,12 +88,12 @@ def test_a_forced_run_changes_nothing_but_timings(repository: Path) -> None:
     assert all(path.startswith("metrics/runtime/") for path in paths)
 
 
-def test_plain_text_goes_through_every_stage_to_a_verdict_by_its_loss(repository: Path) -> None:
+def test_plain_text_is_compared_by_held_out_loss(repository: Path) -> None:
     texts = [" ".join(f"word{i * k % 14}" for k in range(1, 6 + i % 7)) + f" {i}" for i in range(120)]
     (repository / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     done = run_in(repository, "dvc", "exp", "run", "-S", "data=file", "-S", "data.path=texts.jsonl")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "test texts by models/finetuned, on cpu" in done.stdout
-    assert re.search(r"model (is \w+ than|and) the base model .*by held-out loss\.", done.stdout)
+    assert "test texts with models/finetuned on cpu" in done.stdout
+    assert re.search(r"model (is \w+ than|and) the base model .*on held-out loss\.", done.stdout)
     metrics = json.loads((repository / "metrics/evaluate/finetuned.json").read_text())
     assert list(metrics) == ["rows", "version", "loss", "perplexity", "loss_per_byte", "perplexity_per_byte"]

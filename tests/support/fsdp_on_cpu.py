@@ -20,7 +20,7 @@ from pipeline.core.entrypoint import report_errors
 from pipeline.core.files import write_json
 from pipeline.train import stage as train
 from pipeline.train.launch import launch
-from pipeline.train.messages import report
+from pipeline.train.log_messages import report
 
 original_init = AcceleratorState.__init__
 

@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub on loopback: what huggingface_hub asks of it for snapshots, from folders on disk."""
+"""A local server that answers huggingface_hub's snapshot requests like the Hugging Face hub, from folders on disk."""
 
 import hashlib
 import json
@@ -14,54 +14,50 @@ from typing import Any, NamedTuple
 
 COMMIT, OLDER = "a" * 40, "b" * 40
 REVISIONS = {"main": COMMIT, COMMIT: COMMIT, "v1": OLDER, OLDER: OLDER}
+TOKENS = ("hf_secret", "hf_stranger")  # the second account has no access to gated repositories
+LARGE = (".safetensors", ".parquet")  # stored in LFS, with their SHA-256 as ETag
 
 
-TOKENS = ("hf_secret", "hf_stranger")  # the second one's account has no access to what is gated
-LARGE = (".safetensors", ".parquet")  # in LFS: named by SHA-256
-
-
-class Fault(NamedTuple):
-    """What befalls the first requests (METHOD /path) that hold `on`: a status, a dropped connection or another body."""
+class Failure(NamedTuple):
+    """A failure of the first requests (METHOD /path) that contain `on`: a status, a broken connection or a changed body."""
 
     on: str
-    status: int = 0  # answered with `headers`
+    status: int = 0  # sent with `headers`
     headers: dict[str, str] = {}  # noqa: RUF012
-    drop: int | None = None  # the connection ends after so many bytes of the body; -1: before any answer
-    reset: bool = False  # it is reset then, not closed
-    body: Callable[[bytes], bytes] | None = (
-        None  # what is sent in the place of a file or listing, its length told rightly
-    )
+    drop: int | None = None  # bytes of the body after which the connection is closed; -1: before the response
+    reset: bool = False  # reset the connection instead
+    body: Callable[[bytes], bytes] | None = None  # changes a file or listing; Content-Length fits the changed one
     times: int = 1
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves root/{datasets,models}/OWNER/NAME/; `gated` names ask for the token "hf_secret"."""
+    """Serves root/{datasets,models}/OWNER/NAME/; `gated` repositories require the token "hf_secret"."""
 
     daemon_threads = True
 
     def __init__(self, root: Path, gated: tuple[str, ...] = ()) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.root, self.gated = root, gated
-        self.asked: list[str] = []
-        self.ranges: list[str] = []  # of the requests that asked for a part
-        self.faults: list[Fault] = []
-        self.knows_ranges = True
+        self.requests: list[str] = []
+        self.ranges: list[str] = []  # Range headers
+        self.failures: list[Failure] = []
+        self.supports_ranges = True
 
     def downloads(self) -> list[str]:
-        """The files whose content was asked for."""
-        return [path for path in self.asked if path.startswith("GET") and "/resolve/" in path]
+        """The requests for contents of files."""
+        return [path for path in self.requests if path.startswith("GET") and "/resolve/" in path]
 
-    def fault(self, request: str) -> Fault | None:
-        """The fault that is due; it is struck off the list."""
-        for number, fault in enumerate(self.faults):
-            if fault.on in request:
-                left = [fault._replace(times=fault.times - 1)] if fault.times > 1 else []
-                self.faults[number : number + 1] = left
-                return fault
+    def next_failure(self, request: str) -> Failure | None:
+        """Remove and return the failure for a request."""
+        for index, failure in enumerate(self.failures):
+            if failure.on in request:
+                remaining = [failure._replace(times=failure.times - 1)] if failure.times > 1 else []
+                self.failures[index : index + 1] = remaining
+                return failure
         return None
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Quiet: a client that goes away in the middle is what some tests are about."""
+        """Print nothing: some tests close connections early."""
 
     @property
     def address(self) -> str:
@@ -71,20 +67,20 @@ class Hub(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Hub
     protocol_version = "HTTP/1.1"
-    fault: Fault | None = None
+    failure: Failure | None = None
 
     def do_HEAD(self) -> None:
         self.do_GET(body=False)
 
     def do_GET(self, body: bool = True) -> None:
-        self.server.asked.append(f"{self.command} {self.path}")
+        self.server.requests.append(f"{self.command} {self.path}")
         if "Range" in self.headers:
             self.server.ranges.append(self.headers["Range"])
-        self.fault = self.server.fault(f"{self.command} {self.path}")
-        if self.fault and self.fault.status:
-            self.answer(self.fault.status, b"{}", self.fault.headers, body=body)
+        self.failure = self.server.next_failure(f"{self.command} {self.path}")
+        if self.failure and self.failure.status:
+            self.answer(self.failure.status, b"{}", self.failure.headers, body=body)
             return
-        if self.fault and self.fault.drop == -1:
+        if self.failure and self.failure.drop == -1:
             self.close_connection = True
             return
         path = self.path.split("?")[0]
@@ -98,7 +94,8 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer(404, b"{}", {"X-Error-Code": "EntryNotFound"}, body=body)
 
-    def refused(self, kind: str, name: str, revision: str, body: bool) -> bool:
+    def refuse(self, kind: str, name: str, revision: str, body: bool) -> bool:
+        """Send an error if the client may not read this revision; returns whether it did."""
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if token and token not in TOKENS:
             self.answer(401, b"{}", {"X-Error-Message": "Invalid credentials in Authorization header"}, body=body)
@@ -113,22 +110,22 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def answer_api(
-        self, kind: str, name: str, what: str | None, revision: str | None, _: str | None, body: bool
+        self, kind: str, name: str, view: str | None, revision: str | None, _: str | None, body: bool
     ) -> None:
-        if self.refused(kind, name, revision or "main", body):
+        if self.refuse(kind, name, revision or "main", body):
             return
         root = self.server.root / kind / name
         files = sorted(file for file in root.rglob("*") if file.is_file())
-        entries = [described(file.relative_to(root).as_posix(), file.read_bytes()) for file in files]
-        if what == "tree":
-            tree = [{"type": "file", "path": each["rfilename"], "oid": each["blobId"], **each} for each in entries]
+        entries = [file_entry(file.relative_to(root).as_posix(), file.read_bytes()) for file in files]
+        if view == "tree":
+            tree = [{"type": "file", "path": entry["rfilename"], "oid": entry["blobId"], **entry} for entry in entries]
             self.answer_json(tree, body)
             return
         sha = REVISIONS[revision or "main"]
         self.answer_json({"id": name, "sha": sha, "private": False, "siblings": entries}, body)
 
     def answer_file(self, kind: str, name: str, revision: str, path: str, body: bool) -> None:
-        if self.refused(kind, name, revision, body):
+        if self.refuse(kind, name, revision, body):
             return
         file, commit = self.server.root / kind / name / path, {"X-Repo-Commit": REVISIONS[revision]}
         if not file.is_file():
@@ -136,10 +133,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         content = file.read_bytes()
         headers = {"ETag": f'"{etag(path, content)}"', **commit}
-        if self.fault and self.fault.body:
-            content = self.fault.body(content)
-        asked = self.headers.get("Range", "bytes=0-") if self.server.knows_ranges else "bytes=0-"
-        first, _, last = asked.removeprefix("bytes=").partition("-")
+        if self.failure and self.failure.body:
+            content = self.failure.body(content)
+        requested = self.headers.get("Range", "bytes=0-") if self.server.supports_ranges else "bytes=0-"
+        first, _, last = requested.removeprefix("bytes=").partition("-")
         start, stop = int(first), min(int(last) + 1, len(content)) if last else len(content)
         if start >= len(content) > 0:
             self.answer(416, b"", headers, body=body)
@@ -151,8 +148,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer_json(self, value: Any, body: bool) -> None:
         content = json.dumps(value).encode()
-        if self.fault and self.fault.body:
-            content = self.fault.body(content)
+        if self.failure and self.failure.body:
+            content = self.failure.body(content)
         self.answer(200, content, {"Content-Type": "application/json"}, body=body)
 
     def answer(self, status: int, content: bytes, headers: dict[str, str], body: bool) -> None:
@@ -161,21 +158,21 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        drop = self.fault.drop if self.fault else None
+        drop = self.failure.drop if self.failure else None
         if body:
             self.wfile.write(content[:drop])
         if drop is not None:
             self.close_connection = True
-        if self.fault and self.fault.reset:  # close sends RST where nothing may linger
+        if self.failure and self.failure.reset:  # with a linger time of 0, close sends RST
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet: the tests read standard error."""
+        """Print nothing: tests check standard error."""
 
 
-def described(path: str, content: bytes) -> dict[str, Any]:
-    """A file as the hub lists it."""
+def file_entry(path: str, content: bytes) -> dict[str, Any]:
+    """A file's entry in the hub's listings."""
     entry: dict[str, Any] = {"rfilename": path, "size": len(content), "blobId": etag("", content)}
     if path.endswith(LARGE):
         entry["lfs"] = {
@@ -194,7 +191,7 @@ def etag(path: str, content: bytes) -> str:
 
 
 @contextmanager
-def serving(root: Path, gated: tuple[str, ...] = ()) -> Iterator[Hub]:
+def serve_hub(root: Path, gated: tuple[str, ...] = ()) -> Iterator[Hub]:
     hub = Hub(root, gated)
     thread = Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

@@ -1,4 +1,4 @@
-"""Which modules of the package a module imports, directly and through others, found by reading the source."""
+"""The modules of the package that a module imports, directly and indirectly, by the source."""
 
 import ast
 from collections.abc import Iterator
@@ -6,22 +6,22 @@ from pathlib import Path
 
 
 def imported_by(module: str, root: Path = Path(".")) -> set[str]:
-    """Paths (pipeline/x/y.py) of `module` and all that it imports from the package, imports inside functions included."""
-    found: set[str] = set()
+    """Paths (pipeline/x/y.py) of a module and of all that it imports from the package, including imports in functions."""
+    paths: set[str] = set()
     waiting = [module]
     while waiting:
         path = path_of(waiting.pop(), root)
-        if path is not None and path not in found:
-            found.add(path)
+        if path is not None and path not in paths:
+            paths.add(path)
             waiting += _imports(ast.parse((root / path).read_text(encoding="utf-8")))
-    return found
+    return paths
 
 
 def path_of(module: str, root: Path) -> str | None:
-    """The file of a dotted module of the package; a folder's is its __main__.py. None for a name within a module."""
+    """The file of a dotted module; for a folder, its __main__.py. None for a name inside a module."""
     path = module.replace(".", "/")
     candidates = (f"{path}.py", f"{path}/__main__.py")
-    return next((each for each in candidates if (root / each).is_file()), None)
+    return next((candidate for candidate in candidates if (root / candidate).is_file()), None)
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Copies of the project to run real commands in, and what such a run leaves."""
+"""Copies of the project, commands that run in them, and the results of such runs."""
 
 import os
 import re
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from support.fork_server import ADDRESS, SHIMS, is_supported, server_address
+from support.fork_server import ADDRESS, SHIMS, server_address
 
 ROOT = Path(__file__).parents[2]
-# conf/ and params.yaml as they are shipped. Tests use these copies, so they do not depend on what a user changes in conf/.
+# conf/ and params.yaml as shipped. Tests use these copies, so that they do not depend on what a user changes in conf/.
 SHIPPED = Path(__file__).parent / "shipped"
-# A configuration that runs in seconds and still does all that a real one does.
+# A configuration that runs every stage in seconds.
 TINY = (
     "model=scratch",
     "data.rows=240",
@@ -36,14 +36,14 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment of a user's shell: no trace of DVC, the hub's cache or Hydra from outside, nor of a network."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "HF_", "HYDRA_"))}
+    """This process's environment without variables of DVC, the hub and Hydra, offline, with changes."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "HF_", "HYDRA_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**kept, "PATH": path, "HF_HUB_OFFLINE": "1", "COLUMNS": "120", **changes}
+    return {**inherited, "PATH": path, "HF_HUB_OFFLINE": "1", "COLUMNS": "120", **changes}
 
 
 def copy_project(target: Path) -> Path:
-    """The project's files, as git would clone them, without results, and with the shipped configuration."""
+    """Copy the files that git tracks or would track, without results, tests and the user's configuration."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -58,14 +58,19 @@ def copy_project(target: Path) -> Path:
     return Path(shutil.copytree(SHIPPED, target, dirs_exist_ok=True))
 
 
+def forking_environment(**changes: str) -> dict[str, str]:
+    """An environment in which `python -m …` and `dvc` are forks of a process with all imports done, where that is possible."""
+    variables, address = environment(**changes), server_address(environment())
+    return {**variables, "PATH": f"{SHIMS}{os.pathsep}{variables['PATH']}", ADDRESS: address} if address else variables
+
+
 def run_in(folder: Path, *command: str, fresh: bool = False, **changes: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a folder, with changes to the environment; `fresh`: in new interpreters, not in forked ones."""
-    variables = environment(**changes)
-    if not fresh and is_supported(command, changes):
-        path = f"{SHIMS}{os.pathsep}{variables['PATH']}"
-        variables |= {"PATH": path, ADDRESS: server_address(environment())}
-        command = ("dvc" if command[0] == "dvc" else "python", *command[1:])
-    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=600, check=False)
+    variables = environment(**changes) if fresh else forking_environment(**changes)
+    program = "python" if command[0] == sys.executable and not fresh else command[0]
+    return subprocess.run(
+        (program, *command[1:]), cwd=folder, env=variables, capture_output=True, text=True, timeout=600, check=False
+    )
 
 
 def python_in(
@@ -75,25 +80,26 @@ def python_in(
 
 
 def commit_all(folder: Path) -> Path:
-    """Make a folder the git repository that DVC's experiments need."""
+    """Make a folder a git repository, which DVC's experiments need, and commit all files."""
     git = ("git", "-c", "user.name=tests", "-c", "user.email=tests@example.org")
     for arguments in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "all")):
         subprocess.run([*git, *arguments], cwd=folder, check=True, capture_output=True)
     return folder
 
 
-def ran(output: str) -> list[str]:
-    """The stages that DVC says it ran, in their order."""
+def stages_run(output: str) -> list[str]:
+    """The stages that DVC reports as run, in order."""
     return re.findall(r"Running stage '([^']+)'", output)
 
 
-def changed(folder: Path) -> list[str]:
+def changed_files(folder: Path) -> list[str]:
+    """The files that git reports as changed or untracked."""
     status = subprocess.run(["git", "status", "--porcelain"], cwd=folder, check=True, capture_output=True, text=True)
     return sorted(line[3:] for line in status.stdout.splitlines())
 
 
-def make_tiny(folder: Path) -> None:
-    """Write the tiny configuration into the options that it is of, so that another option does not meet its keys."""
+def write_tiny_config(folder: Path) -> None:
+    """Write TINY into conf/. Its keys go into the files of their options: another option would reject them."""
     for override in TINY:
         key, value = override.split("=")
         *group, name = key.split(".")
@@ -104,11 +110,11 @@ def make_tiny(folder: Path) -> None:
         (folder / "conf" / path).write_text(re.sub(f"(?m)^({line}).*", rf"\g<1>{value}", text))
 
 
-def made_once(name: str, make: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the first of pytest's workers to want it makes, for all of them."""
-    ours = tmp_path_factory.getbasetemp()
-    shared = ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
-    folder, marker = shared / name / "project", shared / name / "made"
+def make_once(name: str, make: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder once for all of pytest's workers: the first that needs it makes it, the others wait."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder, marker = shared / name / "project", shared / name / "finished"
     with FileLock(shared / f"{name}.lock"):
         if not marker.exists():
             make(folder)
@@ -118,7 +124,7 @@ def made_once(name: str, make: Callable[[Path], Path], tmp_path_factory: pytest.
 
 def make_repository(folder: Path) -> Path:
     copy_project(folder)
-    make_tiny(folder)
+    write_tiny_config(folder)
     assert python_in(folder, "pipeline.compose").returncode == 0
     commit_all(folder)
     done = run_in(folder, "dvc", "repro")
@@ -126,7 +132,7 @@ def make_repository(folder: Path) -> Path:
     return commit_all(folder)
 
 
-def make_built(folder: Path) -> Path:
+def run_data_stages(folder: Path) -> Path:
     copy_project(folder)
     stages = [("fetch", "instance=data"), ("fetch", "instance=model"), ("clean",), ("format",), ("tokenize",)]
     for module, *arguments in [("compose", *TINY), *stages]:

@@ -15,7 +15,7 @@ ROWS, CARD = random.Random(0).randbytes(300_000), b"---\nlicense: mit\n---\n"  #
 FILES = {"README.md": CARD, "data/train.parquet": ROWS}
 BLOB = etag("train.parquet", ROWS)
 
-# What requests begin with, for `Fault.on`.
+# What requests begin with, for `Failure.on`.
 LISTING, HEAD, BODY = f"GET /api/datasets/{NAME}/revision", f"HEAD /datasets/{NAME}", f"GET /datasets/{NAME}"
 ROWS_BODY = f"{BODY}/resolve/{COMMIT}/data"
 

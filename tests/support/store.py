@@ -1,4 +1,4 @@
-"""A stand-in for a web server and for S3 on loopback: files of a folder, in ranges or not, a bucket listed."""
+"""A local server that serves the files of a folder like a web server or S3, with ranges and bucket listings."""
 
 import email.utils
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 
 class Store(ThreadingHTTPServer):
-    """Serves root/…; with `ranges`, parts of files, too. `sent` is how many bytes of them were asked for and taken."""
+    """Serves root/…, with `ranges` also parts of files. `sent` counts the bytes of files that clients have received."""
 
     daemon_threads = True
 
@@ -19,7 +19,7 @@ class Store(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.root, self.ranges = root, ranges
         self.sent = 0
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     @property
     def address(self) -> str:
@@ -34,7 +34,7 @@ class Handler(BaseHTTPRequestHandler):
         self.do_GET(body=False)
 
     def do_GET(self, body: bool = True) -> None:
-        self.server.asked.append(f"{self.command} {self.path}")
+        self.server.requests.append(f"{self.command} {self.path}")
         parts = urlsplit(self.path)
         file, query = self.server.root / unquote(parts.path).lstrip("/"), parse_qs(parts.query)
         if file.is_dir() and "list-type" in query:
@@ -59,10 +59,10 @@ class Handler(BaseHTTPRequestHandler):
         return f"{head}<Name>{bucket.name}</Name><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>".encode()
 
     def answer_file(self, content: bytes, body: bool) -> None:
-        asked = self.headers.get("Range", "")
+        requested = self.headers.get("Range", "")
         headers = {"Accept-Ranges": "bytes"} if self.server.ranges else {}
-        if asked.startswith("bytes=") and self.server.ranges:
-            first, _, last = asked.removeprefix("bytes=").partition("-")
+        if requested.startswith("bytes=") and self.server.ranges:
+            first, _, last = requested.removeprefix("bytes=").partition("-")
             start = int(first) if first else len(content) - int(last)
             stop = min(int(last) + 1 if last and first else len(content), len(content))
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
@@ -77,20 +77,20 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        for at in range(0, len(content) if body else 0, 1 << 14):
+        for start in range(0, len(content) if body else 0, 1 << 14):
             try:
-                self.wfile.write(content[at : at + (1 << 14)])
-            except OSError:  # the reader has had enough
+                self.wfile.write(content[start : start + (1 << 14)])
+            except OSError:  # the client has closed the connection
                 self.close_connection = True
                 return
-            self.server.sent += len(content[at : at + (1 << 14)])
+            self.server.sent += len(content[start : start + (1 << 14)])
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet: the tests read standard error."""
+        """Print nothing: tests check standard error."""
 
 
 @contextmanager
-def serving(root: Path, ranges: bool = True) -> Iterator[Store]:
+def serve_store(root: Path, ranges: bool = True) -> Iterator[Store]:
     store = Store(root, ranges)
     thread = Thread(target=store.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
