@@ -117,7 +117,7 @@ def test_two_processes_train_like_one_with_the_same_rows_per_step(in_built: Path
     write_params(in_built, *TWO_PROCESSES, "train.max_steps=16", "train.gradient_accumulation=2")
     lines = run_stage(in_built).splitlines()
     assert lines[0].endswith(" rows: 16 steps of 16 rows, fp32 on cpu in 2 processes (DDP)")
-    assert [line.split(" ")[0] for line in lines] == ["Training", *["step"] * 7, "validation"]
+    assert [line.split(" ")[0] for line in lines] == ["Training", *["step"] * 7, "Validation"]
     assert_same_history(expected)
     model = AutoModelForCausalLM.from_pretrained(FINETUNED)
     for name, tensor in model.state_dict().items():
