@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from pipeline.compose.leaves import diff_leaves, flatten
 from pipeline.core.entrypoint import report_errors
+from pipeline.core.paths import METRICS, PARAMS
 from pipeline.errors import ConfigError
 
 MODELS = ("base", "finetuned")
@@ -39,8 +40,8 @@ def list_experiments() -> list[dict[str, Any]]:
 def fold_of(experiment: dict[str, Any]) -> Fold | None:
     """The fold that an experiment ran; None if it sets no format.folds or has not finished."""
     data = experiment["data"] or {}
-    params = data.get("params", {}).get("params.yaml", {}).get("data")
-    files = {name: data.get("metrics", {}).get(f"metrics/evaluate/{name}.json", {}).get("data") for name in MODELS}
+    params = data.get("params", {}).get(str(PARAMS), {}).get("data")
+    files = {name: data.get("metrics", {}).get(f"{METRICS}/evaluate/{name}.json", {}).get("data") for name in MODELS}
     if not params or not params.get("format", {}).get("folds") or not all(files.values()):
         return None
     number = params["format"].pop("fold")

@@ -21,6 +21,7 @@ from scmrepo.exceptions import SCMError
 
 from pipeline.compose.leaves import flatten
 from pipeline.core.files import parse_json_object
+from pipeline.core.paths import METRICS, PREDICTIONS
 from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.scoring.metrics import Prediction
 
@@ -79,7 +80,7 @@ def _open_repository() -> Repo:
 
 def _load_run(repo: Repo, name: str, instance: str) -> Run:
     commit = "" if name == WORKSPACE else _resolve_commit(repo, name)
-    path, metrics_path = f"data/predictions/{instance}.jsonl", f"metrics/evaluate/{instance}.json"
+    path, metrics_path = f"{PREDICTIONS}/{instance}.jsonl", f"{METRICS}/evaluate/{instance}.json"
     with closing(_open_files(repo, commit)) as files:
         lock = _read_lock(files, name)
         output = _recorded_output(lock, path)
