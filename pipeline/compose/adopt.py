@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.compose import yaml_files
@@ -61,9 +62,15 @@ def adopt() -> str:
 
 
 def _compose_unresolved(*overrides: str) -> DictConfig:
-    """The composed conf/ with interpolations unresolved, hence unchecked: data=file alone has no path and is not valid."""
-    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-        return compose("config", list(overrides))
+    """The composed conf/ with interpolations unresolved, hence unchecked: data=file alone has no path and is not valid.
+
+    Raises ConfigError with Hydra's message if conf/ does not compose.
+    """
+    try:
+        with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+            return compose("config", list(overrides))
+    except HydraException as error:
+        raise ConfigError(f"conf/ does not compose: {error}") from None
 
 
 def _resolve(config: DictConfig) -> dict[str, Any]:

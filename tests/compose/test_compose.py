@@ -200,6 +200,18 @@ def test_failed_adoption_leaves_conf_unchanged(in_project: Path) -> None:
     assert not Path("conf/data/adopted.yaml").exists()
 
 
+def test_conf_that_does_not_compose_is_a_config_error_for_adopt_too(in_project: Path) -> None:
+    """A cleaning option without the group of patterns, which the default data option overrides."""
+    Path("params.yaml").write_text(compose_params())
+    shipped = Path("conf/clean/default.yaml").read_text()
+    Path("conf/clean/mine.yaml").write_text(shipped[shipped.index("mend_encoding") :])
+    config = Path("conf/config.yaml")
+    config.write_text(config.read_text().replace("- clean: default", "- clean: mine"))
+    for act in (compose_params, adopt):
+        with pytest.raises(ConfigError, match="Could not override 'clean/patterns'"):
+            act()
+
+
 def test_changed_local_source_changes_the_parameters(compose: Compose, in_project: Path) -> None:
     assert compose() == (0, "Wrote params.yaml.\n", "")
     knowledge = Path("data/knowledge/conditions.yaml")
