@@ -28,6 +28,8 @@ READ_AT_IMPORT = (
     *("PYTHON", "LANG", "LC_", "TZ", "LD_", "HOME", "TMP", "TEMP", "XDG_"),
     *("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH_", "PYTORCH_", "CUDA_", "OMP_", "MKL_", "OPENBLAS_", "MPL"),
 )
+# torchrun reads the first when it starts its workers, and sets the second for them: no import depends on either.
+READ_LATER = {"PYTHON_EXEC", "TORCH_NCCL_ASYNC_ERROR_HANDLING"}
 DVC = Path(sys.executable).parent / "dvc"
 
 
@@ -148,6 +150,7 @@ def is_supported(request: Request, environment: dict[str, str]) -> bool:
     changed = {name for name in names if request.environment.get(name) != environment.get(name)}
     if not environment.get("PYTHONPATH"):
         changed.discard("PYTHONPATH")  # see _take_over
+    changed -= READ_LATER
     is_command = DVC.is_file() if request.name == "dvc" else len(request.arguments) > 1
     return is_command and not any(name.startswith(READ_AT_IMPORT) for name in changed)
 
