@@ -23,9 +23,8 @@ test: $(VENV)/installed-dev
 	$(PYTEST)
 
 check: $(VENV)/installed-dev lint
-	# the type checker on one core beside the tests on the other
-	@mypy > $(VENV)/mypy.txt & types=$$!; OMP_NUM_THREADS=1 python -m pytest -m "not slow"; tests=$$?; \
-	wait $$types; types=$$?; cat $(VENV)/mypy.txt; exit $$((tests + types))
+	mypy
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/installed-dev
 	ruff check .

@@ -11,7 +11,7 @@ from support.project import SHIPPED, copy_project, make_once, make_repository, r
 # The longest files come first, so that both workers (see Makefile) finish at about the same time. The first two files build
 # one shared folder each, `repository` and `built`, so that neither worker waits for the other.
 LONGEST = ["test_errors.py", "test_compute.py", "test_pipeline.py", "test_hub.py", "test_bench.py"]
-SLOW_FIXTURES = {"project", "repository", "built", "in_built"}
+SLOW_FIXTURES = {"project", "repository", "built", "in_built", "shared", "hub", "served"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
