@@ -8,9 +8,17 @@
 Any other exception is a defect of this project and keeps its traceback.
 """
 
+from pipeline.core.console import printable
+
 
 class PipelineError(Exception):
-    """Base class. The message is for the user: what is wrong, what was expected, what to do."""
+    """Base class. The message is for the user: what is wrong, what was expected, what to do.
+
+    Its text is printable, because it may quote the data, and DVC prints the errors of the configuration.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(PipelineError):

@@ -69,6 +69,8 @@ def format_error(details: Any, values: dict[str, Any]) -> str:
     expected = details["msg"]
     for pydantic_wording, plain_wording in PLAIN_WORDING.items():
         expected = expected.replace(pydantic_wording, plain_wording)
+    if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
+        expected += f", which needs quotes: -S \"{key}='{value}'\""
     return f"{key}: {value!r} is invalid; {expected}"
 
 

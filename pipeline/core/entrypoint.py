@@ -12,7 +12,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -22,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.params import Params
 from pipeline.config.validation import validate_params
+from pipeline.core.console import printable
 from pipeline.core.distributed import exit_with_error, is_distributed, is_main_node
 from pipeline.core.files import write_json
 from pipeline.core.paths import CONF, PARAMS, RUNTIME
@@ -49,7 +49,7 @@ def stage(name: str, instances: tuple[str, ...] = ()) -> Callable[[Callable[...,
                 values = _resolve(cfg)
                 instance = _require_instance(name, values.pop("instance"), instances)
                 log.debug(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores; parameters: {values}")
-                _run_and_measure(run, validate_params(values), instance, RUNTIME / name)
+                _run_and_measure(run, validate_params(values), name, instance)
 
         @functools.wraps(run)
         def main() -> None:
@@ -83,14 +83,17 @@ def report_errors(name: str) -> Iterator[None]:
     except KeyboardInterrupt:
         message = "interrupted"
     except Exception:
-        exit_with_error(traceback.format_exc(), is_defect=True)
-        raise
+        trace = traceback.format_exc()
+        exit_with_error(trace, is_defect=True)
+        if printable(trace) == trace:
+            raise
+        message = f"a defect of this project\n{trace}"  # Python itself would print the control characters of the data
     else:
         return
     exit_with_error(message, is_defect=False)
     hint = f"\n\n{RESTORE_HINT}" if "DVC_STAGE" in os.environ else ""
     sys.stdout.flush()
-    sys.stderr.write(f"\n{name} stopped: {message.rstrip()}{hint}\n")
+    sys.stderr.write(printable(f"\n{name} stopped: {message.rstrip()}{hint}\n"))
     sys.exit(1)
 
 
@@ -123,12 +126,11 @@ def _require_instance(name: str, instance: str | None, instances: tuple[str, ...
     return instance if instances else None
 
 
-def _run_and_measure(run: Callable[..., None], params: Params, instance: str | None, runtime: Path) -> None:
-    """Run the stage; write its seconds and the peak memory of its largest process to `runtime`.json."""
+def _run_and_measure(run: Callable[..., None], params: Params, name: str, instance: str | None) -> None:
+    """Run the stage; write its seconds and the peak memory of its largest process to metrics/runtime/."""
     started = time.perf_counter()
     if instance:
         run(params, instance)
-        runtime = runtime / instance
     else:
         run(params)
     if is_distributed() or not is_main_node(params.compute):
@@ -136,5 +138,7 @@ def _run_and_measure(run: Callable[..., None], params: Params, instance: str | N
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     peak = max(usage.ru_maxrss for usage in usages) * (1 if sys.platform == "darwin" else 1024)
     seconds = round(time.perf_counter() - started, 2)
-    write_json(runtime.with_suffix(".json"), {"seconds": seconds, "peak_memory_gb": round(peak / 1e9, 3)})
+    # The stage's name is a key, because DVC's tables show a metric's key without its file.
+    measured = {"seconds": {name: seconds}, "peak_memory_gb": {name: round(peak / 1e9, 3)}}
+    write_json(RUNTIME / name / f"{instance}.json" if instance else RUNTIME / f"{name}.json", measured)
     log.debug(f"{seconds} s, at most {peak / 1e9:.2f} GB of memory")

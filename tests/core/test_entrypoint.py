@@ -19,6 +19,10 @@ REPORTED = {
         "models/finetuned: No space left on device. Check disk space and permissions, then run it again",
     ),
     "interrupt": (KeyboardInterrupt(), "interrupted"),
+    "control characters": (
+        OSError(errno.EACCES, os.strerror(errno.EACCES), "rows\x1b[2J.csv"),
+        r"rows\x1b[2J.csv: Permission denied. Check disk space and permissions, then run it again",
+    ),
 }
 
 
@@ -46,3 +50,12 @@ def test_under_dvc_the_message_shows_how_to_restore_outputs(
 def test_defect_keeps_its_traceback(defect: Exception) -> None:
     with pytest.raises(type(defect), match=str(defect)), report_errors("train"):
         raise defect
+
+
+def test_traceback_of_a_defect_has_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped, report_errors("train"):
+        raise ValueError("cell \x1b[2J")
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("\ntrain stopped: a defect of this project\nTraceback (most recent call last):\n")
+    assert error.endswith("ValueError: cell \\x1b[2J\n")
