@@ -7,14 +7,18 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline.config.addresses import display_address, is_remote
 from pipeline.config.options import ALL_LINEAR, Adapter, Compute, Distributed, Fsdp, Method, Qlora
 from pipeline.config.sources import Data, FileRows, FolderModel, GeneratedRows, Model, ScratchModel
 from pipeline.config.validation import format_errors, param_errors
 from pipeline.core.files import local_path
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.fetch import sources
-from pipeline.fetch.streams import is_remote
-from pipeline.modeling import loading
+from pipeline.fetch.data_files import require_file
+from pipeline.fetch.model_files import require_model_folder
+from pipeline.fetch.read_files import peek_rows
+from pipeline.fetch.tables import read_options
+from pipeline.modeling.model_config import max_positions_of
 from pipeline.records.columns import resolve_columns
 from pipeline.train.launch import node_errors
 
@@ -45,7 +49,7 @@ def source_errors(values: dict[str, Any]) -> list[str]:
     encoder = _section(values, "evaluate").get("semantic_model")
     if isinstance(encoder, str):
         try:
-            loading.require_model_folder(encoder)
+            require_model_folder(encoder)
         except PipelineError as error:
             errors.append(f"evaluate.semantic_model: {error}")
     return errors
@@ -53,17 +57,40 @@ def source_errors(values: dict[str, Any]) -> list[str]:
 
 def _errors_of_source(source: Any, values: dict[str, Any]) -> list[str]:
     if isinstance(source, FileRows):
-        if is_remote(source.path):
-            sources.require_supported_address(source.path)
-        else:
-            resolve_columns(sources.peek_columns(source.path), source.columns)
-    elif isinstance(source, GeneratedRows):
-        sources.require_file(source.path)
+        return _file_errors(source)
+    if isinstance(source, GeneratedRows):
+        require_file(source.path)
     elif isinstance(source, FolderModel):
-        return _length_errors(loading.max_positions_of(loading.require_model_folder(source.path)), values)
+        return _length_errors(max_positions_of(require_model_folder(source.path)), values)
     elif isinstance(source, ScratchModel):
         return _length_errors(source.positions, values)
     return []
+
+
+def _file_errors(source: FileRows) -> list[str]:
+    """Errors of the data files and of the test set's, in the rows that a first look shows."""
+    key = "data.path"
+    try:
+        rows = _peek(source, source.path, key)
+        mapping = None if rows is None else resolve_columns(rows.column_names, source.columns, rows)
+        if source.test_path is not None:
+            key = "data.test_path"
+            test_rows = _peek(source, source.test_path, key)
+            if not is_remote(source.path) and not is_remote(source.test_path):
+                sources.data_and_test_files(source)
+            if mapping is not None and test_rows is not None:
+                sources.match_test_columns(mapping, test_rows.column_names, display_address(source.test_path))
+    except PipelineError as error:
+        return [f"{key}: {error}"]
+    return []
+
+
+def _peek(source: FileRows, path: str, key: str) -> Any:
+    """The first rows of local files; None for an address, which fetch opens."""
+    if is_remote(path):
+        sources.require_supported_address(path)
+        return None
+    return peek_rows(path, read_options(source), key)
 
 
 def _length_errors(positions: int | None, values: dict[str, Any]) -> list[str]:

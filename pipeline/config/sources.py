@@ -2,10 +2,43 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from pipeline.config.addresses import credentials_error, display_address
 from pipeline.config.base import Checksum, Positive, Section, Seed, Text
 from pipeline.config.placeholders import column_template_errors
+
+
+def _require_no_credentials(path: str) -> str:
+    if error := credentials_error(path):
+        raise ValueError(error)
+    return path
+
+
+def _require_hub_name(name: str) -> str:
+    if error := credentials_error(name, protocol="hub"):
+        raise ValueError(error)
+    return name
+
+
+def _require_delimiter(delimiter: str) -> str:
+    if delimiter not in ("tab", "\\t") and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        raise ValueError(f"{delimiter!r} is no separator; expected one character, such as ; or |, or the word tab")
+    return delimiter
+
+
+def _require_encoding(encoding: str) -> str:
+    try:
+        "".encode(encoding)
+    except LookupError:  # not known, or not one of text
+        raise ValueError(
+            f"{encoding!r} is no encoding of text; expected one such as utf-16, cp1252 or shift_jis"
+        ) from None
+    return encoding
+
+
+Address = Annotated[Text, AfterValidator(_require_no_credentials)]
+HubName = Annotated[Text, AfterValidator(_require_hub_name)]
 
 
 class RowsSource(Section):
@@ -16,7 +49,7 @@ class RowsSource(Section):
     pipeline/records/tasks.py, the detection in pipeline/records/columns.py. A value may be a template that combines
     several columns, such as `"{Description} {Patient}"`."""
     limit: Positive | None
-    """Number of rows to read, starting with the first; null: all."""
+    """Number of rows to read, starting with the first; null: all. It does not apply to a test set of your own."""
 
     @model_validator(mode="after")
     def _require_column_templates(self) -> "RowsSource":
@@ -48,20 +81,43 @@ class FileRows(RowsSource):
     """Reads rows from your own files, local or remote."""
 
     source: Literal["file"]
-    path: Text
-    """File, folder, glob or fsspec URL (https://, s3://, hf://, …). The files are .jsonl, .json, .csv, .tsv, .parquet or
-    .arrow, optionally compressed (.gz, .bz2, .xz, .zst). Relative paths are relative to the project root."""
+    path: Address
+    """File, folder, glob or fsspec URL (https://, s3://, hf://, …). The files are .jsonl, .json, .csv, .tsv, .xlsx, .xls,
+    .ods, .parquet or .arrow, optionally compressed (.gz, .bz2, .xz, .zst). Relative paths are relative to the project
+    root."""
     sha256: Checksum | None
     """Expected SHA-256 of the files. For a local file, folder or glob it is computed when params.yaml is composed, so a
     change to the files counts as a parameter change. For a URL it is checked only if you set it; then the whole source
     is read even when `limit` is set."""
+    test_path: Address | None
+    """Test set of your own, given like `path`; null: hold out rows of `path`. Its rows are the test set as they are. They are
+    read by the same column mapping, and training rows that nearly duplicate them are dropped."""
+    test_sha256: Checksum | None
+    """Expected SHA-256 of the files of `test_path`, like `sha256`."""
+    delimiter: Annotated[str, AfterValidator(_require_delimiter)] | None
+    """Separator of .csv and .tsv files, such as `;` or `tab`; null: detect."""
+    encoding: Annotated[str, AfterValidator(_require_encoding)] | None
+    """Encoding of text files, such as `cp1252`; null: UTF-8. A byte order mark (UTF-8, UTF-16) takes precedence."""
+    sheet: Text | None
+    """Sheet of a workbook; null: the first with several rows."""
+    field: Text | None
+    """Key of a JSON object that holds the rows, such as `data`; null: detect. Dots lead to a key within a key."""
+
+    @model_validator(mode="after")
+    def _require_another_test_path(self) -> "FileRows":
+        if self.test_path is not None and self.test_path.rstrip("/") == self.path.rstrip("/"):
+            raise ValueError(
+                f"test_path is the same as path ({display_address(self.path)}); expected other rows, or null to hold out "
+                "rows of path"
+            )
+        return self
 
 
 class HubRows(RowsSource):
     """Reads rows from a dataset on the Hugging Face Hub."""
 
     source: Literal["hub"]
-    name: Text
+    name: HubName
     """Dataset on the Hugging Face Hub, as OWNER/NAME."""
     revision: Text
     """Branch, tag or commit; `python -m pipeline.pin` replaces it with the commit hash."""
@@ -69,6 +125,17 @@ class HubRows(RowsSource):
     """Configuration of the dataset; null if it has only one."""
     split: Text
     """Split of the dataset to read."""
+    test_split: str | None
+    """Split to use as the test set, such as `test`; null: hold out rows of `split`. Its rows are the test set as they are, and
+    training rows that nearly duplicate them are dropped."""
+
+    @model_validator(mode="after")
+    def _require_another_test_split(self) -> "HubRows":
+        if self.test_split == self.split:
+            raise ValueError(
+                f"test_split is the same as split ({self.split}); expected another, or null to hold out rows"
+            )
+        return self
 
 
 class ScratchModel(Section):
@@ -104,7 +171,7 @@ class FolderModel(Section):
     """Loads the base model from a local folder."""
 
     source: Literal["folder"]
-    path: Text
+    path: Address
     """Model folder with config.json, *.safetensors and the tokenizer. Relative paths are relative to the project root."""
     sha256: str | None
     """SHA-256 of the folder, computed when params.yaml is composed. A change to the model thus counts as a parameter
@@ -115,7 +182,7 @@ class HubModel(Section):
     """Downloads a causal language model from the Hugging Face Hub."""
 
     source: Literal["hub"]
-    name: Text
+    name: HubName
     """Model on the Hugging Face Hub, as OWNER/NAME."""
     revision: Text
     """Branch, tag or commit; `python -m pipeline.pin` replaces it with the commit hash."""

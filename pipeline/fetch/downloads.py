@@ -25,6 +25,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # the library
 )
 from tqdm import tqdm
 
+from pipeline.core.console import printable
 from pipeline.core.files import attach_path_to_os_error
 from pipeline.errors import PipelineError
 
@@ -148,7 +149,8 @@ def _append_rest(file: RemoteFile, url: str, partial: Path, start: int) -> None:
             return  # the Hub's file ends here
         hf_raise_for_status(response)
         resumed = response.status_code == HTTPStatus.PARTIAL_CONTENT
-        bar = tqdm(total=file.size, initial=start * resumed, desc=file.path, unit="B", unit_scale=True, disable=None)
+        name, received = printable(file.path), start * resumed
+        bar = tqdm(total=file.size, initial=received, desc=name, unit="B", unit_scale=True, disable=None)
         with partial.open("ab" if resumed else "wb") as part, bar:
             for block in response.iter_bytes():
                 part.write(block)

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 PICKLE_PATTERNS = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib"]
 # Never downloaded: pickles, which are unsafe to open, code, which is never run, and weights in other formats.
 IGNORE_PATTERNS = {
-    "model": [*PICKLE_PATTERNS, "*.h5", "*.msgpack", "*.onnx", "*.py", "*.gguf", "*/*"],
+    "model": [*PICKLE_PATTERNS, "*.h5", "*.msgpack", "*.onnx", "*.py", "*.gguf", "consolidated*", "*/*"],
     "dataset": [*PICKLE_PATTERNS, "*.py"],
 }
 # What huggingface_hub and its client raise if the Hub cannot be reached or does not send a file.

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from pipeline.config.sources import Data, ScratchModel
 from pipeline.fetch.sources import load_rows
 from pipeline.modeling.loading import quiet_transformers
+from pipeline.records.json_cells import to_python
 
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|padding|>"
 
@@ -52,7 +53,7 @@ def new_model(tokenizer: Any, *, layers: int, hidden_size: int, heads: int, posi
 def texts_of(table: pa.Table, columns: list[str]) -> Iterator[str]:
     """The texts of the columns, chat messages flattened."""
     for name in columns:
-        for value in table.column(name).to_pylist():
+        for value in to_python(table.column(name)):
             yield from _strings_in(value)
 
 

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import io
 import lzma
+import re
 import shutil
 import tempfile
 import zlib
@@ -17,15 +18,28 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from pipeline.config.addresses import WEB, display_text, is_remote
 from pipeline.errors import DataError
 
-FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
-FORMAT_ALIASES = {".ndjson": ".jsonl", ".feather": ".arrow"}
+SPREADSHEET_FORMATS = (".xlsx", ".xls", ".ods")
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", *SPREADSHEET_FORMATS)
+FORMAT_ALIASES = {
+    ".ndjson": ".jsonl",
+    ".tab": ".tsv",
+    ".pq": ".parquet",
+    ".feather": ".arrow",
+    ".ipc": ".arrow",
+    ".xlsm": ".xlsx",
+    ".xlsb": ".xlsx",
+}
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-SEEKING_FORMATS = (".parquet", ".arrow")  # their readers start at the end of the file
+SEEKING_FORMATS = (".parquet", ".arrow", *SPREADSHEET_FORMATS)  # their readers start at the end of the file
 # What libraries raise for a file that is damaged or cut short.
 CORRUPTION_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 BLOCK_SIZE = 1 << 16
+# The size in bytes of a row as it stands in a text file: a line, a JSON object, the cells of CSV. 64 MiB is some 15 million
+# tokens, more than any model reads. Parsing takes several times the size, so a longer row would take gigabytes of memory.
+MAX_ROW_BYTES = 1 << 26
 
 
 class DataFile(NamedTuple):
@@ -45,18 +59,19 @@ class OpenedFile(NamedTuple):
     reader: "HashingReader | None"  # None for a local file
 
 
-def is_remote(path: str) -> bool:
-    return "://" in path
-
-
 def format_and_compression(name: str) -> tuple[str | None, str]:
     """
     >>> format_and_compression("https://example.org/Rows.CSV.gz?download=1")
     ('.csv', '.gz')
     >>> format_and_compression("rows.ndjson"), format_and_compression("notes.txt")
     (('.jsonl', ''), (None, ''))
+    >>> format_and_compression("zip://rows.tsv::https://example.org/rows.zip")
+    ('.tsv', '')
     """
-    name = (name.partition("?")[0] if is_remote(name) else name).lower()
+    if is_remote(name):  # in a chain of addresses, the first that has a path names the file
+        link = next(link for link in name.split("::") if is_remote(link))
+        name = re.split(r"[?#]", link)[0] if link.startswith(WEB) else link.partition("?")[0]
+    name = name.lower()
     compression = next((extension for extension in COMPRESSIONS if name.endswith(extension)), "")
     extension = "." + name.removesuffix(compression).rpartition("/")[2].rpartition(".")[2]
     extension = FORMAT_ALIASES.get(extension, extension)
@@ -128,12 +143,25 @@ def open_data_file(file: DataFile, read_all: bool) -> Iterator[OpenedFile]:
         yield OpenedFile(stream, reader)
 
 
-def _open_remote(file: DataFile, kind: str | None, read_all: bool) -> Any:
+def open_file_system(address: str) -> tuple[Any, str]:
+    """(fsspec's file system of an address, the path in it). Raises what the file system raises.
+
+    Web addresses use the credentials in ~/.netrc and the proxies in the environment, as curl and requests do.
+    """
     import fsspec
 
+    settings = [fsspec.config.conf.get(protocol, {}).get("client_kwargs", {}) for protocol in WEB]
+    client = {"trust_env": True} | settings[0] | settings[1]
+    for protocol in WEB:  # fsspec applies its configuration to web addresses within a chain, too
+        fsspec.config.conf.setdefault(protocol, {})["client_kwargs"] = client
+    system, path = fsspec.url_to_fs(address)
+    return system, str(path)
+
+
+def _open_remote(file: DataFile, kind: str | None, read_all: bool) -> Any:
     is_sequential = read_all or kind not in SEEKING_FORMATS
     try:
-        system, path = fsspec.url_to_fs(file.address)
+        system, path = open_file_system(file.address)
         if is_sequential and "http" in str(system.protocol):
             return system.open(path, "rb", block_size=0)  # one request, read as it arrives
         return system.open(path, "rb") if read_all else system.open(path, "rb", block_size=1 << 20)
@@ -147,10 +175,35 @@ def unreadable_error(name: str, error: BaseException | None) -> DataError:
             return DataError(f"no such file: {name}")
         error = error.__cause__
     if isinstance(error, ImportError):
-        return DataError(f"{name}: this kind of URL needs another package: {error}")
+        return DataError(f"{name}: this kind of URL needs another package: {display_text(str(error))}")
     return DataError(
-        f"{name} cannot be read ({type(error).__name__}: {error or 'no details'}). "
-        "Check the URL, the connection and the credentials"
+        f"{name} cannot be read ({type(error).__name__}: {display_text(str(error)) or 'no details'}). "
+        "Check the URL, the connection and the credentials (docs/data.md, Credentials)"
+    )
+
+
+def iter_lines(stream: Any, name: str) -> Iterator[tuple[int, bytes]]:
+    r"""(number from 1, line). Lines end at \n only: str.splitlines would also split at characters that JSON allows.
+
+    Raises DataError if a line is longer than MAX_ROW_BYTES, or if the file is damaged.
+    """
+    number = 0
+    readline = stream.readline
+    try:
+        while line := readline(MAX_ROW_BYTES + 1):
+            number += 1
+            if len(line) > MAX_ROW_BYTES:
+                raise row_size_error(f"{name}, line {number}")
+            yield number, line
+    except CORRUPTION_ERRORS as error:
+        raise DataError(f"{name}, after line {number}: damaged or cut short ({error}); write the file again") from None
+
+
+def row_size_error(location: str) -> DataError:
+    """The error for a row of more than MAX_ROW_BYTES."""
+    return DataError(
+        f"{location}: longer than {MAX_ROW_BYTES >> 20} MiB, the limit for one row. Is a line break or a closing quote "
+        "missing, or is the file something else?"
     )
 
 

@@ -1,5 +1,6 @@
 """Every format, compression and address: the rows, and the checksum of what was read."""
 
+import base64
 import bz2
 import gzip
 import hashlib
@@ -19,11 +20,13 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from support.project import ROOT, SHIPPED
-from support.sources import load_from
+from support.sources import file_rows, load_from
 from support.store import Store, serve_store
 
 from pipeline.compose.composition import compose_params, parse_params
 from pipeline.errors import ConfigError, DataError
+from pipeline.fetch.stage import describe_fetch, source_name
+from pipeline.records.columns import column_values
 
 ROWS = [
     {"question": "Is it flu?", "answer": "NA"},
@@ -118,7 +121,7 @@ def folder(tmp_path: Path) -> Path:
 def test_folder_gives_all_its_data_files_sorted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert load_from(folder).table.to_pydict() == {"text": ["a", "b", "c"]}
-    assert f"{folder}/README.md" in caplog.text
+    assert f"Not read in {folder}, because they hold no rows: README.md" in caplog.text
     assert load_from(folder, limit=2).table.to_pydict() == {"text": ["a", "b"]}
 
 
@@ -171,12 +174,8 @@ INCONSISTENT = {
         "has files in 2 formats (.csv, .tsv); expected one: select it, as in data.path=",
     ),
     "other columns": (
-        {"a.csv": "text,x\na,1\n", "b.csv": "text,y\nb,2\n"},
-        "b.csv has other columns than the files before it: x, y not in both",
-    ),
-    "other type": (
-        {"a.jsonl": '{"text": "a"}\n', "b.jsonl": '{"text": null}\n{"text": 3}\n'},
-        "b.jsonl, row 2: column text holds a int, 3",
+        {"a.csv": "text,x\na,1\n", "b.csv": "x,y\nb,2\n"},
+        "b.csv: no column text, which other files have",
     ),
     "no data": ({"README.md": "a", "notes": "b"}, "has no data files; expected some that end in .jsonl"),
 }
@@ -191,22 +190,25 @@ def test_inconsistent_files_are_a_data_error(tmp_path: Path, files: dict[str, st
     assert message in str(error.value)
 
 
-def test_parquet_files_of_different_types_are_a_data_error(tmp_path: Path) -> None:
+def test_columns_that_are_not_mapped_may_differ_between_files(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,x\na,1\n")
+    (tmp_path / "b.csv").write_text("y,text\n2,b\n")
+    assert load_from(tmp_path).table.to_pydict() == {"text": ["a", "b"], "x": ["1", None], "y": [None, "2"]}
+
+
+def test_types_that_differ_between_files_keep_their_values(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"text": [1]}), tmp_path / "b.parquet")
-    with pytest.raises(DataError, match=r"b.parquet: column text holds int64, but string in the files before it"):
-        load_from(tmp_path)
+    assert column_values(load_from(tmp_path).table, "text") == ["a", 1]
 
 
-def test_types_widen_from_chunk_to_chunk(tmp_path: Path) -> None:
+def test_types_that_differ_between_chunks_keep_their_values(tmp_path: Path) -> None:
     parts = [{"text": None, "n": 1, "o": {"a": 1}}] * 5000 + [{"text": "x", "n": 1.5, "o": {"b": "y"}, "late": True}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in parts))
     table = load_from(tmp_path / "rows.jsonl").table
     assert table.num_rows == 5001
-    assert table.slice(4999).to_pylist() == [
-        {"text": None, "n": 1.0, "o": {"a": 1, "b": None}, "late": None},
-        {"text": "x", "n": 1.5, "o": {"a": None, "b": "y"}, "late": True},
-    ]
+    values = {name: column_values(table.slice(4999), name) for name in table.column_names}
+    assert repr(values) == "{'text': [None, 'x'], 'n': [1, 1.5], 'o': [{'a': 1}, {'b': 'y'}], 'late': [None, True]}"
 
 
 @pytest.fixture
@@ -248,6 +250,44 @@ def test_limit_reads_only_the_first_row_groups_of_a_parquet_file(tmp_path: Path,
     assert source.table.to_pylist() == table.slice(0, 5).to_pylist()
     assert " bytes that were read" in source.revision
     assert served.sent < size / 2
+
+
+@pytest.fixture
+def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The header that a server gets if its client reads our netrc."""
+    file = tmp_path / "netrc"
+    file.write_text("machine 127.0.0.1 login ann password s3cretw0rd\n")
+    file.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(file))
+    return "Basic " + base64.b64encode(b"ann:s3cretw0rd").decode()
+
+
+@pytest.mark.parametrize("prefix", ["", "simplecache::"])
+def test_web_address_uses_the_credentials_in_netrc(tmp_path: Path, served: Store, netrc: str, prefix: str) -> None:
+    (tmp_path / "rows.csv").write_bytes(FORMATS["csv"])
+    served.authorization = netrc
+    assert load_from(f"{prefix}{served.address}/rows.csv").table.to_pylist() == ROWS
+    served.authorization = "another"
+    (tmp_path / "other.csv").write_bytes(FORMATS["csv"])
+    with pytest.raises(DataError, match="no such file" if prefix else "401") as error:  # the cache hides the reason
+        load_from(f"{prefix}{served.address}/other.csv")
+    assert "s3cretw0rd" not in str(error.value)
+
+
+def test_query_is_sent_and_never_shown(tmp_path: Path, served: Store, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="pipeline")
+    (tmp_path / "rows.csv").write_bytes(FORMATS["csv"])
+    address = f"{served.address}/rows.csv?download=1"
+    assert load_from(address).table.num_rows == 3
+    assert any("download=1" in request for request in served.requests)
+    assert (source_name(file_rows(address)), "download" in describe_fetch(file_rows(address))) == (
+        f"{served.address}/rows.csv",
+        False,
+    )
+    served.authorization = "another"
+    with pytest.raises(DataError) as error:
+        load_from(address)
+    assert "download" not in str(error.value) + caplog.text
 
 
 def test_s3_file_folder_and_glob(tmp_path: Path, served: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,15 +4,18 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
+from pydantic import ValidationError
 from support.hub import COMMIT, Failure, Hub
 from support.snapshots import FILES, LISTING, fetch_error, fetch_files
+from support.sources import hub_rows
 
-from pipeline.config.sources import HubRows
 from pipeline.errors import DataError
 from pipeline.fetch import downloads
 from pipeline.fetch.stage import fetch_data
+from pipeline.records.columns import read_column_mapping
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -67,9 +70,7 @@ def test_a_failed_fetch_leaves_no_data(hub: Hub, tmp_path: Path, monkeypatch: py
     rows = [{"question": f"What is case {i}?", "answer": f"Case {i} is one of many."} for i in range(20)]
     (hub.root / "datasets/owner/qa").mkdir()
     (hub.root / "datasets/owner/qa/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = HubRows(
-        source="hub", name="owner/qa", revision="main", config=None, split="train", limit=None, columns=None
-    )
+    source = hub_rows("owner/qa")
     for failure in (Failure("train.jsonl", 404), Failure("GET /datasets", drop=100, times=99)):
         hub.failures = [failure]
         with pytest.raises(DataError, match=r"^data\.name: owner/qa at main is not in the cache"):
@@ -79,3 +80,22 @@ def test_a_failed_fetch_leaves_no_data(hub: Hub, tmp_path: Path, monkeypatch: py
     assert fetch_data(source)["rows"] == 20
     assert Path("data/raw").exists()
     assert hub.ranges == ["bytes=100-"]
+
+
+def test_test_split_follows_the_rows_and_has_no_limit(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (hub.root / "datasets/owner/qa").mkdir()
+    for split, count in {"train": 20, "test": 5}.items():
+        rows = [{"question": f"What is {split} {i}?", "answer": "One of many."} for i in range(count)]
+        (hub.root / f"datasets/owner/qa/{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metrics = fetch_data(hub_rows("owner/qa", test_split="test", limit=3))
+    assert (metrics["rows"], metrics["test_rows"], metrics["test_revision"]) == (3, 5, COMMIT)
+    assert read_column_mapping(Path("data/raw/columns.json")).first_test_row == 3
+    questions = pq.read_table("data/raw/rows.parquet")["question"].to_pylist()
+    assert questions[2:4] == ["What is train 2?", "What is test 0?"]
+    with pytest.raises(DataError, match=r"^data\.name: owner/qa at .* has no readable split validation"):
+        fetch_data(hub_rows("owner/qa", test_split="validation"))
+    with pytest.raises(ValidationError, match="test_split is the same as split"):
+        hub_rows("owner/qa", test_split="train")

@@ -2,13 +2,21 @@
 
 from typing import Any
 
-from pipeline.config.sources import FileRows
+from pipeline.config.sources import FileRows, HubRows
 from pipeline.fetch.sources import LoadedRows, load_rows
 
 
+def file_rows(path: object, **values: Any) -> FileRows:
+    """The data section for a file; whatever `values` does not set is null."""
+    nulls = dict.fromkeys(FileRows.model_fields) | {"source": "file", "path": str(path)}
+    return FileRows.model_validate(nulls | values)
+
+
+def hub_rows(name: str, **values: Any) -> HubRows:
+    """The data section for the split train of a dataset on the Hub; whatever `values` does not set is null."""
+    given = {"source": "hub", "name": name, "revision": "main", "split": "train"}
+    return HubRows.model_validate(dict.fromkeys(HubRows.model_fields) | given | values)
+
+
 def load_from(path: object, **values: Any) -> LoadedRows:
-    return load_rows(
-        FileRows.model_validate(
-            {"source": "file", "path": str(path), "sha256": None, "columns": None, "limit": None} | values
-        )
-    )
+    return load_rows(file_rows(path, **values))

@@ -11,7 +11,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 
 class Store(ThreadingHTTPServer):
-    """Serves root/…, with `ranges` also parts of files. `sent` counts the bytes of files that clients have received."""
+    """Serves root/…, with `ranges` also parts of files. `sent` counts the bytes of files that clients have received.
+
+    `authorization`: the header that each request must have; None: none is needed.
+    """
 
     daemon_threads = True
 
@@ -20,6 +23,7 @@ class Store(ThreadingHTTPServer):
         self.root, self.ranges = root, ranges
         self.sent = 0
         self.requests: list[str] = []
+        self.authorization: str | None = None
 
     @property
     def address(self) -> str:
@@ -37,7 +41,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(f"{self.command} {self.path}")
         parts = urlsplit(self.path)
         file, query = self.server.root / unquote(parts.path).lstrip("/"), parse_qs(parts.query)
-        if file.is_dir() and "list-type" in query:
+        if self.server.authorization not in (None, self.headers.get("Authorization")):
+            self.answer(401, b"", {}, body)
+        elif file.is_dir() and "list-type" in query:
             self.answer(
                 200, self.listing(file, query.get("prefix", [""])[0]), {"Content-Type": "application/xml"}, body
             )
