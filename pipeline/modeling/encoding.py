@@ -9,31 +9,53 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from pipeline.core.files import read_json
-from pipeline.errors import ModelError
+from pipeline.errors import DataError, ModelError
 
 IGNORE_INDEX = -100  # PyTorch's cross entropy ignores these labels
 
 
 class Encoder(NamedTuple):
     tokenizer: Tokenizer
-    bos_id: int | None  # None if the tokenizer adds no start token
+    start_ids: tuple[int, ...]  # the tokens that the tokenizer puts before a text; most have one or none
     eos_id: int
     pad_id: int
 
     def encode_prompts(self, texts: Iterable[str]) -> list[list[int]]:
-        start = [] if self.bos_id is None else [self.bos_id]
-        return [start + ids for ids in self._encode(texts)]
+        return [[*self.start_ids, *ids] for ids in self.encode_texts(texts)]
 
     def encode_completions(self, texts: Iterable[str]) -> list[list[int]]:
-        return [[*ids, self.eos_id] for ids in self._encode(texts)]
+        return [[*ids, self.eos_id] for ids in self.encode_texts(texts)]
 
-    def _encode(self, texts: Iterable[str]) -> list[list[int]]:
-        """Encode without special tokens: some tokenizers append the end-of-text token to every text, prompts included."""
-        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    def encode_texts(self, texts: Iterable[str]) -> list[list[int]]:
+        """Encode without special tokens: some tokenizers append the end-of-text token to every text, prompts included.
+
+        Raises DataError if the tokenizer has neither a token for a text's characters nor one for unknown ones.
+        """
+        texts = list(texts)
+        try:
+            encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except Exception as error:  # the library raises no other type
+            raise _unknown_text_error(self.tokenizer, texts, error) from None
         return [encoding.ids for encoding in encodings]
+
+
+def _unknown_text_error(tokenizer: Tokenizer, texts: list[str], error: Exception) -> DataError:
+    word = next((word for text in texts for word in text.split() if not _can_encode(tokenizer, word)), "")
+    return DataError(
+        f"the model's tokenizer has no token for {word[:40]!a} ({error}) and none for unknown text; use a model whose tokenizer "
+        "knows your texts' characters"
+    )
+
+
+def _can_encode(tokenizer: Tokenizer, text: str) -> bool:
+    try:
+        tokenizer.encode(text, add_special_tokens=False)
+    except Exception:
+        return False
+    return True
 
 
 class Example(NamedTuple):
@@ -61,9 +83,17 @@ def load_encoder(folder: Path) -> Encoder:
         raise ModelError(
             f"{folder}: the tokenizer has no end-of-text token; name one as eos_token in tokenizer_config.json"
         )
-    with_special, plain = tokenizer.encode("a").ids, tokenizer.encode("a", add_special_tokens=False).ids
-    bos_id = with_special[0] if with_special[0] != plain[0] else None
-    return Encoder(tokenizer, bos_id, eos_id, eos_id if pad_id is None else pad_id)
+    return Encoder(tokenizer, start_ids_of(tokenizer), eos_id, eos_id if pad_id is None else pad_id)
+
+
+def start_ids_of(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The special tokens that the tokenizer's post-processor puts before a text.
+
+    It is tried on a token of a vocabulary made up here, because the tokenizer's own may lack any letter (DNA, SMILES).
+    """
+    probe = Tokenizer(models.WordLevel({"text": 0})).encode("text", add_special_tokens=False)
+    special = tokenizer.post_process(probe)
+    return tuple(special.ids[: special.special_tokens_mask.index(0)])
 
 
 def _token_id(tokenizer: Tokenizer, token: Any) -> int | None:
@@ -79,7 +109,9 @@ class TruncatedRow(NamedTuple):
     dropped_completion_tokens: int  # from the end of the completion
 
 
-def truncate_row(prompt: list[int], completion: list[int], max_length: int, bos_id: int | None = None) -> TruncatedRow:
+def truncate_row(
+    prompt: list[int], completion: list[int], max_length: int, start_ids: tuple[int, ...] = ()
+) -> TruncatedRow:
     """Join the token ids of a prompt and a completion and truncate them to `max_length`.
 
     A row that is too long first loses the start of its prompt, down to a quarter of max_length. Then it loses the end of its
@@ -91,7 +123,7 @@ def truncate_row(prompt: list[int], completion: list[int], max_length: int, bos_
     (2, 2, 1)
     """
     max_prompt_tokens = max(max_length - len(completion), max_length // 4)
-    truncated_prompt = truncate_prompt(prompt, max_prompt_tokens, bos_id)
+    truncated_prompt = truncate_prompt(prompt, max_prompt_tokens, start_ids)
     input_ids = (truncated_prompt + completion)[:max_length]
     return TruncatedRow(
         input_ids,
@@ -102,7 +134,11 @@ def truncate_row(prompt: list[int], completion: list[int], max_length: int, bos_
 
 
 def build_example(
-    prompt: list[int], completion: list[int], max_length: int, loss: str = "completion", bos_id: int | None = None
+    prompt: list[int],
+    completion: list[int],
+    max_length: int,
+    loss: str = "completion",
+    start_ids: tuple[int, ...] = (),
 ) -> Example:
     """The input_ids and labels of one row, truncated to `max_length` tokens by `truncate_row`.
 
@@ -111,16 +147,15 @@ def build_example(
     >>> build_example([1, 2], [3, 9], max_length=8)
     Example(input_ids=[1, 2, 3, 9], labels=[-100, -100, 3, 9], dropped_tokens=0)
     """
-    row = truncate_row(prompt, completion, max_length, bos_id)
+    row = truncate_row(prompt, completion, max_length, start_ids)
     ignored = row.prompt_tokens if loss == "completion" else 0
     labels = [IGNORE_INDEX] * ignored + row.input_ids[ignored:]
     return Example(row.input_ids, labels, row.dropped_prompt_tokens + row.dropped_completion_tokens)
 
 
-def truncate_prompt(prompt: list[int], max_tokens: int, bos_id: int | None) -> list[int]:
-    """The last `max_tokens` tokens of a prompt, which end with the question. A start token stays at the front."""
+def truncate_prompt(prompt: list[int], max_tokens: int, start_ids: tuple[int, ...]) -> list[int]:
+    """The last `max_tokens` tokens of a prompt, which end with the question. Start tokens stay at the front."""
     if len(prompt) <= max_tokens:
         return prompt
-    if bos_id is not None and prompt[0] == bos_id:
-        return [bos_id, *prompt[len(prompt) - max_tokens + 1 :]]
-    return prompt[len(prompt) - max_tokens :]
+    start = [*start_ids[:max_tokens]] if prompt[: len(start_ids)] == [*start_ids] else []
+    return start + prompt[len(prompt) - max_tokens + len(start) :]

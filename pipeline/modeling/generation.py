@@ -1,6 +1,8 @@
 """Greedy generation in batches, with the answers of one prompt at a time (in float32, on a CPU)."""
 
+import itertools
 import logging
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -9,6 +11,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from pipeline.modeling.answer_journal import Answer, AnswerJournal
 from pipeline.modeling.collation import rounding_tolerance
+from pipeline.modeling.encoding import Encoder
 from pipeline.modeling.kv_cache import bytes_per_prompt, preallocated_cache
 from pipeline.modeling.memory import free_memory, is_out_of_memory
 from pipeline.modeling.onednn import prepacked_linears
@@ -29,6 +32,32 @@ class StopConditions(NamedTuple):
     max_new_tokens: int
     eos_id: int
     pad_id: int
+    other_end_ids: tuple[int, ...] = ()
+
+    @property
+    def end_ids(self) -> list[int]:
+        """The tokens that end an answer, the tokenizer's end-of-text token first."""
+        return [self.eos_id, *self.other_end_ids]
+
+
+def stop_conditions(model: "PreTrainedModel", encoder: Encoder, max_new_tokens: int) -> StopConditions:
+    """The end of an answer of this model: the tokenizer's end-of-text token, and those of its generation config."""
+    added = encoder.tokenizer.get_added_tokens_decoder()
+    return StopConditions(
+        max_new_tokens, encoder.eos_id, encoder.pad_id, tuple(end_token_ids(model, encoder.eos_id, added)[1:])
+    )
+
+
+def end_token_ids(model: "PreTrainedModel", eos_id: int, added_tokens: Container[int]) -> list[int]:
+    """eos_id, then the other tokens at which the model's generation config ends a text, such as <|im_end|>.
+
+    Those that are not among the tokenizer's added tokens are left out: a configuration may hold the number of another
+    tokenizer's end of text, which is ordinary text here.
+    """
+    config = getattr(model, "generation_config", None)
+    listed = config.eos_token_id if config is not None else None
+    ids = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    return [eos_id, *dict.fromkeys(token_id for token_id in ids if token_id != eos_id and token_id in added_tokens)]
 
 
 @torch.inference_mode()
@@ -77,7 +106,10 @@ def is_batch_invariant(model: "PreTrainedModel", prompt: list[int], stop: StopCo
     prompt suffice to detect that, and the 16 of the longer prompt fit into any number of positions.
     """
     model.generation_config = generation_config_of(stop)
-    short_prompt, new_token = prompt[-8:], int(stop.eos_id == 0)  # any token that does not end the text
+    short_prompt = prompt[-8:]
+    new_token = next(
+        token for token in itertools.count() if token not in stop.end_ids
+    )  # any that does not end the text
     batched, alone = (
         torch.stack(
             model.generate(  # type: ignore[operator]  # models have it from GenerationMixin, unknown to PreTrainedModel
@@ -99,7 +131,7 @@ def is_batch_invariant(model: "PreTrainedModel", prompt: list[int], stop: StopCo
 def generation_config_of(stop: StopConditions) -> GenerationConfig:
     """A configuration for greedy search. It must replace the model's own, which supplies every option that is not passed to
     generate and may sample, search with beams or penalize repetition."""
-    return GenerationConfig(do_sample=False, eos_token_id=stop.eos_id, pad_token_id=stop.pad_id, use_cache=True)
+    return GenerationConfig(do_sample=False, eos_token_id=stop.end_ids, pad_token_id=stop.pad_id, use_cache=True)
 
 
 def auto_batch_size(model: "PreTrainedModel", tokens: int) -> int:
@@ -136,7 +168,7 @@ def generate_batch(model: "PreTrainedModel", prompts: list[list[int]], stop: Sto
     answers: dict[int, Answer] = {}
     while len(rows):
         share = 1.0 if cache is None else 1 - COMPACT_BELOW
-        criterion = AllEnded(stop.eos_id, len(rows), share, device=model.device)
+        criterion = AllEnded(stop.end_ids, len(rows), share, device=model.device)
         remaining_tokens = width + stop.max_new_tokens - input_ids.shape[1]
         output = model.generate(  # type: ignore[operator]  # as above
             input_ids,
@@ -147,7 +179,7 @@ def generate_batch(model: "PreTrainedModel", prompts: list[list[int]], stop: Sto
         )
         ended = criterion.ended | (output.shape[1] - input_ids.shape[1] == remaining_tokens)
         for row, tokens in zip(rows[ended].tolist(), output[ended, width:].tolist(), strict=True):
-            answers[row] = answer_of(tokens, stop.eos_id)
+            answers[row] = answer_of(tokens, stop.end_ids)
         running = (~ended).nonzero().flatten()
         mask = torch.cat([mask, mask.new_ones(len(rows), output.shape[1] - mask.shape[1])], dim=1)[running]
         rows, input_ids = rows[running], output[running]
@@ -159,12 +191,12 @@ def generate_batch(model: "PreTrainedModel", prompts: list[list[int]], stop: Sto
 class AllEnded(StoppingCriteria):
     """Stops the whole batch once a share of its rows has ended, and records which rows have."""
 
-    def __init__(self, eos_id: int, rows: int, share: float, device: torch.device) -> None:
-        self.eos_id, self.share = eos_id, share
+    def __init__(self, end_ids: list[int], rows: int, share: float, device: torch.device) -> None:
+        self.end_ids, self.share = torch.tensor(end_ids, device=device), share
         self.ended = torch.zeros(rows, dtype=torch.bool, device=device)
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        self.ended |= input_ids[:, -1] == self.eos_id
+        self.ended |= torch.isin(input_ids[:, -1], self.end_ids)
         return torch.full_like(self.ended, bool(self.ended.sum() >= self.share * len(self.ended)))
 
 
@@ -177,8 +209,13 @@ def _pad_left(prompts: list[list[int]], pad_id: int) -> tuple[torch.Tensor, torc
     return torch.tensor(input_ids), torch.tensor(mask)
 
 
-def answer_of(tokens: list[int], eos_id: int) -> Answer:
-    """The answer in generated tokens: those before the end-of-text token, or all of them."""
-    if eos_id in tokens:
-        return Answer(tokens[: tokens.index(eos_id)], "stop")
-    return Answer(tokens, "length")
+def answer_of(tokens: list[int], end_ids: list[int]) -> Answer:
+    """The answer in generated tokens: those before the first token that ends it, or all of them.
+
+    >>> answer_of([5, 9, 2], end_ids=[2, 9])
+    Answer(new_tokens=[5], finish_reason='stop')
+    >>> answer_of([5, 6], end_ids=[2, 9])
+    Answer(new_tokens=[5, 6], finish_reason='length')
+    """
+    ends = [tokens.index(end) for end in end_ids if end in tokens]
+    return Answer(tokens[: min(ends)], "stop") if ends else Answer(tokens, "length")

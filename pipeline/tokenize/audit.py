@@ -1,76 +1,27 @@
-"""The audit of the tokenized rows before training, for metrics/tokenize.json and for the gates that stop the run.
+"""The audit of the tokenized rows before training, for metrics/details/tokenize.json and for the gates (gates.py).
 
-A gate `tokenize.gates.max_X` limits the share of finding X. Nothing here loops over tokens, and the audit keeps only the
-length and a hash of each row, so that a quarter of a million rows take seconds.
+Nothing here loops over tokens, and the audit keeps only the length and a hash of each row, so that a quarter of a million rows
+take seconds.
 """
 
 import hashlib
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.params import Gates, Tokenize
-from pipeline.errors import DataError
+from pipeline.config.params import Tokenize
 from pipeline.modeling.encoding import IGNORE_INDEX
 from pipeline.tokenize.blocks import Block
+from pipeline.tokenize.gates import MESSAGES, Finding
+from pipeline.tokenize.unknown import UnknownText
 from pipeline.train.sample_order import even_batches, sample_order
 
 Lengths = NDArray[np.int64]  # (rows,), tokens
-
-# finding → (unit, problem, remedy), the parts of its error message
-MESSAGES = {
-    "unlabelled": ("rows", "have no labeled tokens, so the model learns nothing from them", "Leave them out"),
-    "unended": (
-        "rows",
-        "have a truncated answer, so their labels lack the end-of-text token: such rows teach the model not to stop",
-        "Raise tokenize.max_length, leave out the rows with the longest answers (clean.answer.max_tokens)",
-    ),
-    "truncated": (
-        "rows",
-        "are longer than tokenize.max_length and were truncated",
-        "Raise it, leave out the longest rows",
-    ),
-    "answer_tokens_lost": (
-        "answer tokens",
-        "were truncated from rows that are longer than tokenize.max_length",
-        "Raise it, leave out the rows with the longest answers (clean.answer.max_tokens)",
-    ),
-    "duplicates": (
-        "rows",
-        "have the same token ids as an earlier row of their own split or the training set",
-        "Leave them out",
-    ),
-    "prefix_mismatch": (
-        "rows checked",
-        "have a prompt whose tokens change when the answer is appended",
-        "Have the template end the prompt, or begin the completion, with a line break",
-    ),
-    "padding": (
-        "token positions in batches",
-        "are padding",
-        "Set train.group_by_length=true or train.packing=true, lower train.batch_size",
-    ),
-}
-
-
-class Finding(NamedTuple):
-    """How many of `total` rows, tokens or token positions have a problem."""
-
-    matches: int
-    total: int
-    first_id: Any = None  # the id of the first row with the problem; None if there is none or no single row has it
-
-    @property
-    def share(self) -> float:
-        return self.matches / self.total if self.total else 0.0
-
-    def updated(self, matches: int, total: int, first_id: Any = None) -> "Finding":
-        """The finding with the counts of further rows added."""
-        return Finding(self.matches + matches, self.total + total, first_id if self.first_id is None else self.first_id)
 
 
 class Audit:
@@ -84,6 +35,7 @@ class Audit:
         self.labeled_tokens = 0
         self.dropped_tokens = np.zeros(2, np.int64)  # from prompts and from completions
         self.findings = {name: Finding(0, 0) for name in MESSAGES if name != "padding"}
+        self.unknown_in_prompts = Finding(0, 0)
         self._block_lengths: list[NDArray[np.int32]] = []
 
     @property
@@ -94,8 +46,16 @@ class Audit:
     def lengths(self) -> Lengths:
         return np.concatenate(self._block_lengths, dtype=np.int64)
 
-    def add(self, block: Block, prefix_checks: Sequence[tuple[Any, bool]] = ()) -> None:
-        """Count a block. prefix_checks: for each checked row (id, whether appending the answer changes its prompt tokens)."""
+    def add(
+        self,
+        block: Block,
+        prefix_checks: Sequence[tuple[Any, bool]] = (),
+        unknown: Mapping[str, UnknownText] = MappingProxyType({}),
+    ) -> None:
+        """Count a block. prefix_checks: for each checked row (id, whether appending the answer changes its prompt tokens).
+
+        unknown: the unknown text in the block's "prompts" and "answers".
+        """
         starts, ends = block.offsets[:-1], block.offsets[1:]
         is_labeled = block.labels != IGNORE_INDEX
         is_labeled[starts] = False  # each token predicts the next, so none predicts the first
@@ -113,6 +73,9 @@ class Audit:
         first_id = block.row_ids[is_shortened.argmax()] if is_shortened.any() else None
         tokens = int(block.dropped_tokens[:, 1].sum()), int(block.completion_tokens.sum())
         self._update("answer_tokens_lost", *tokens, first_id)
+        if unknown:
+            self.findings["unknown"] = self.findings["unknown"].updated(*unknown["answers"])
+            self.unknown_in_prompts = self.unknown_in_prompts.updated(*unknown["prompts"])
 
     def _count(self, name: str, row_ids: list[Any], is_match: NDArray[np.bool_]) -> None:
         first_id = row_ids[is_match.argmax()] if is_match.any() else None
@@ -129,7 +92,7 @@ class Audit:
         return False
 
     def metrics(self, max_length: int) -> dict[str, Any]:
-        """The section of this split in metrics/tokenize.json."""
+        """The section of this split in metrics/details/tokenize.json."""
         lengths = self.lengths
         rows = {name: self.findings[name].matches for name in ("unlabelled", "unended", "truncated", "duplicates")}
         return {
@@ -142,6 +105,11 @@ class Audit:
             "prefixes": {
                 "rows_checked": self.findings["prefix_mismatch"].total,
                 "rows_different": self.findings["prefix_mismatch"].matches,
+            },
+            "unknown": {
+                "answer_tokens": self.findings["unknown"].matches,
+                "prompt_tokens": self.unknown_in_prompts.matches,
+                "prompt_share": self.unknown_in_prompts.share,
             },
             "share": {name: finding.share for name, finding in self.findings.items()},
             "length": quantiles(lengths),
@@ -173,8 +141,8 @@ def histogram(lengths: Lengths, max_length: int) -> dict[str, int]:
 def padding_of(lengths: Lengths, batch_size: int) -> Finding:
     """The token positions of batches that are padding, where rows of these lengths are batched in this order.
 
-    >>> padding_of(np.array([1, 3, 4, 4]), batch_size=2)
-    Finding(matches=2, total=14, first_id=None)
+    >>> padding_of(np.array([1, 3, 4, 4]), batch_size=2)[:2]
+    (2, 14)
     """
     starts = np.arange(0, len(lengths), batch_size)
     rows_per_batch = np.diff(np.append(starts, len(lengths)))
@@ -224,27 +192,3 @@ def epoch_stats(audit: Audit, options: Tokenize) -> tuple[Finding, dict[str, Any
             **{name: finding.share for name, finding in findings.items()},
         },
     }
-
-
-def require_gates(findings: dict[str, dict[str, Finding]], gates: Gates) -> None:
-    """Raise DataError that lists every gate that is exceeded. findings: split → X → what the audit counted."""
-    errors = []
-    for key, limit in gates:
-        name = key.removeprefix("max_")
-        by_split = {split: found[name] for split, found in findings.items() if name in found}
-        over = {split: finding for split, finding in by_split.items() if limit is not None and finding.share > limit}
-        if over:
-            sufficient = math.ceil(1000 * max(finding.share for finding in over.values())) / 1000
-            unit, problem, remedy = MESSAGES[name]
-            counts = " and ".join(_describe(split, unit, finding) for split, finding in over.items())
-            errors.append(
-                f"tokenize.gates.{key}: {counts} {problem}; the limit is {limit:.2%}. {remedy}, "
-                f"or allow it: tokenize.gates.{key}={sufficient:g}"
-            )
-    if errors:
-        raise DataError("\n".join(["these rows are not fit for training:", *(f"  {error}" for error in errors)]))
-
-
-def _describe(split: str, unit: str, finding: Finding) -> str:
-    first_id = "" if finding.first_id is None else f", the first has id {finding.first_id}"
-    return f"{finding.matches:,} of {finding.total:,} {unit} of {split} ({finding.share:.2%}{first_id})"

@@ -46,10 +46,14 @@ class Block(NamedTuple):
 
 
 def assemble_block(
-    row_ids: list[Any], prompts: list[list[int]], completions: list[list[int]], options: Tokenize, bos_id: int | None
+    row_ids: list[Any],
+    prompts: list[list[int]],
+    completions: list[list[int]],
+    options: Tokenize,
+    start_ids: tuple[int, ...],
 ) -> Block:
     """The block of these rows, given as token ids; each row is truncated to options.max_length tokens."""
-    rows = [truncate_row(*pair, options.max_length, bos_id) for pair in zip(prompts, completions, strict=True)]
+    rows = [truncate_row(*pair, options.max_length, start_ids) for pair in zip(prompts, completions, strict=True)]
     lengths = np.fromiter((len(row.input_ids) for row in rows), np.int32, len(rows))
     offsets = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
     input_ids = np.fromiter(chain.from_iterable(row.input_ids for row in rows), np.int32, int(offsets[-1]))

@@ -1,7 +1,7 @@
 """Turns the formatted rows into token ids and labels, and audits them: if they are not fit for training, the stage stops.
 
     python -m pipeline.tokenize     data/formatted/{train,validation}.jsonl, models/base/tokenizer.json
-                                    → data/tokenized/{train,validation}.parquet, metrics/tokenize.json
+                                    → data/tokenized/{train,validation}.parquet, metrics/details/tokenize.json
 
 Rows are streamed in chunks of CHUNK_ROWS. The tokenizer releases Python's lock, so that the next chunks are tokenized while
 this one is truncated, labeled, counted and written. If a gate (`tokenize.gates`) is exceeded, nothing is written.
@@ -29,13 +29,16 @@ from tqdm import tqdm
 
 from pipeline.config.params import Params, Tokenize
 from pipeline.core.entrypoint import stage
-from pipeline.core.files import atomic_write, damaged_error, iter_jsonl, write_json
-from pipeline.core.paths import BASE, FORMATTED, METRICS, TOKENIZED
+from pipeline.core.files import atomic_write, damaged_error, iter_jsonl
+from pipeline.core.metrics import write_metrics
+from pipeline.core.paths import BASE, FORMATTED, TOKENIZED
 from pipeline.errors import DataError
 from pipeline.modeling.encoding import Encoder, load_encoder
-from pipeline.modeling.loading import max_positions_of
-from pipeline.tokenize.audit import Audit, epoch_stats, require_gates
+from pipeline.modeling.model_config import max_positions_of
+from pipeline.tokenize.audit import Audit, epoch_stats
 from pipeline.tokenize.blocks import SCHEMA, Block, assemble_block
+from pipeline.tokenize.gates import require_gates
+from pipeline.tokenize.unknown import UnknownCounter, UnknownText
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +56,12 @@ class EncodedChunk(NamedTuple):
     prompts: list[list[int]]
     completions: list[list[int]]
     prefix_checks: list[tuple[Any, bool]]  # (row id, whether appending the answer changes its prompt tokens)
+    unknown: dict[str, UnknownText]  # in the prompts and in the answers
 
 
-def encode_chunk(rows: list[tuple[int, dict[str, Any]]], encoder: Encoder, path: Path) -> EncodedChunk:
+def encode_chunk(
+    rows: list[tuple[int, dict[str, Any]]], encoder: Encoder, counter: UnknownCounter, path: Path
+) -> EncodedChunk:
     """Tokenize (row number from 0, row) pairs of the file `path`. Plain text has an empty prompt and is all labeled.
 
     Raises DataError if a row has no prompt or no completion.
@@ -69,7 +75,13 @@ def encode_chunk(rows: list[tuple[int, dict[str, Any]]], encoder: Encoder, path:
         (row_ids[index], input_ids[: len(encoded[index])] != encoded[index])
         for index, input_ids in zip(sample, together, strict=True)
     ]
-    return EncodedChunk(row_ids, encoded, encoder.encode_completions(completions), prefix_checks)
+    answers = encoder.encode_completions(completions)
+    start = len(encoder.start_ids)
+    unknown = {
+        "prompts": counter.count_rows(row_ids, prompts, [ids[start:] for ids in encoded]),
+        "answers": counter.count_rows(row_ids, completions, [ids[:-1] for ids in answers]),  # without the end of text
+    }
+    return EncodedChunk(row_ids, encoded, answers, prefix_checks, unknown)
 
 
 def _column(rows: list[tuple[int, dict[str, Any]]], name: str, path: Path) -> list[str]:
@@ -98,9 +110,10 @@ def tokenize_split(path: Path, encoder: Encoder, options: Tokenize, audit: Audit
     """Yield the blocks of one split's file after adding them to the audit. Raises DataError if the file has no rows."""
     rows = enumerate(iter_jsonl(path))
     chunks = iter(lambda: list(itertools.islice(rows, CHUNK_ROWS)), [])
-    for chunk in prefetch(lambda rows: encode_chunk(rows, encoder, path), chunks):
-        block = assemble_block(chunk.row_ids, chunk.prompts, chunk.completions, options, encoder.bos_id)
-        audit.add(block, chunk.prefix_checks)
+    counter = UnknownCounter(encoder.tokenizer)
+    for chunk in prefetch(lambda rows: encode_chunk(rows, encoder, counter, path), chunks):
+        block = assemble_block(chunk.row_ids, chunk.prompts, chunk.completions, options, encoder.start_ids)
+        audit.add(block, chunk.prefix_checks, chunk.unknown)
         yield block
     if not audit.rows:
         raise damaged_error(path, "it holds no rows")
@@ -155,6 +168,8 @@ def summarize_audit(metrics: dict[str, Any]) -> str:
         "answers without their end-of-text token": train["rows_unended"],
         "duplicates": train["rows_duplicates"],
         "prompts whose tokens change when the answer is appended": train["prefixes"]["rows_different"],
+        "answer tokens unknown to the tokenizer": train["unknown"]["answer_tokens"],
+        "prompt tokens unknown to the tokenizer": train["unknown"]["prompt_tokens"],
     }
     size = f"train: {train['rows']:,} rows, {train['tokens']:,} tokens ({train['supervised_share']:.0%} labeled)"
     problem_counts = ", ".join(f"{count:,} {problem}" for problem, count in problems.items() if count)
@@ -166,5 +181,5 @@ def main(params: Params) -> None:
     require_positions(params.tokenize.max_length, BASE)
     sources = {split: FORMATTED / f"{split}.jsonl" for split in SPLITS}
     metrics = tokenize_files(sources, TOKENIZED, load_encoder(BASE), params.tokenize)
-    write_json(METRICS / "tokenize.json", metrics)
+    write_metrics("tokenize", metrics, {"tokens.train": "train.tokens"})
     log.info(f"{summarize_audit(metrics)} → {TOKENIZED}/")

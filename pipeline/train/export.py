@@ -1,13 +1,15 @@
-"""The outputs of a training: models/finetuned/ and the values of metrics/train.json."""
+"""The outputs of a training: models/finetuned/ and the values of metrics/details/train.json."""
 
 import math
 from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel
 
 from pipeline.core.files import atomic_write
-from pipeline.modeling.loading import max_positions_of
+from pipeline.modeling.generation import end_token_ids
+from pipeline.modeling.loading import load_tokenizer
+from pipeline.modeling.model_config import max_positions_of
 from pipeline.train.history import ANSWER_METRICS, LogEntry
 from pipeline.train.methods import finalize_model
 from pipeline.train.schedules import rows_per_step
@@ -17,16 +19,21 @@ MAX_EXPONENT = 709.0  # the exponential of more overflows
 DEFAULT_MAX_POSITIONS = 2048  # where the model's configuration has no limit
 
 
-def export_model(trained: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base: Path, target: Path) -> None:
-    """Write the weights in safetensors, the tokenizer, and a generation config for greedy answers that stop."""
+def export_model(trained: PreTrainedModel, base: Path, target: Path) -> None:
+    """Write the weights in safetensors, the tokenizer, and a generation config for greedy answers that stop.
+
+    The tokenizer is saved to pad on the left, as generation in batches needs; whatever trains the model sets its own side.
+    """
+    tokenizer = load_tokenizer(base, padding_side="left")
     with atomic_write(target) as folder:
-        model = finalize_model(trained, base, folder)
+        model = finalize_model(trained, tokenizer, base, folder)
+        end_ids = end_token_ids(model, tokenizer.eos_token_id, tokenizer.added_tokens_decoder)
         model.config.pad_token_id = tokenizer.pad_token_id
         model.config.use_cache = True
         # A new config: the base's may hold sampling options, which save_pretrained refuses beside greedy decoding.
         model.generation_config = GenerationConfig(
             bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=end_ids if len(end_ids) > 1 else tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
             do_sample=False,
         )
@@ -56,7 +63,7 @@ def model_stats(model: Any, row_tokens: int, rows: int) -> dict[str, Any]:
 def training_metrics(
     trainer: FineTuner, model: PreTrainedModel, evaluation: dict[str, Any], history: list[LogEntry], base: Path
 ) -> dict[str, Any]:
-    """The values of metrics/train.json. `evaluation` holds the metrics of the final weights on the validation rows."""
+    """The values of metrics/details/train.json. `evaluation` holds the metrics of the final weights on the validation rows."""
     arguments, state = trainer.args, trainer.state
     best = state.best_global_step if arguments.load_best_model_at_end else None
     losses = [row["loss"] for row in history if "loss" in row]  # none if training stopped before the first log

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 from transformers.pytorch_utils import Conv1D
 
 from pipeline.config.options import ALL_LINEAR, Full, Qlora
@@ -22,12 +29,14 @@ from pipeline.config.params import Train
 from pipeline.errors import ConfigError, ModelError
 from pipeline.modeling.devices import uses_bf16
 from pipeline.modeling.loading import load_model
+from pipeline.modeling.model_config import ADAPTER_CONFIG
+from pipeline.train.model_source import base_reference, has_added_embeddings
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 ADAPTER_FOLDER = "adapter"  # in models/finetuned
-ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # peft's file names
+ADAPTER_WEIGHTS = "adapter_model.safetensors"  # peft's file name
 # In these models with a recurrent state, kernels read the weights of this module without calling it: an adapter on it would
 # have no effect, so peft refuses it.
 STATE_SPACE_MODELS = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
@@ -74,10 +83,12 @@ def load_trainable(base: Path, options: Train, device: torch.device) -> PreTrain
         return cast(PreTrainedModel, get_peft_model(model, lora).eval())
 
 
-def finalize_model(model: PreTrainedModel, base: Path, folder: Path) -> PreTrainedModel:
+def finalize_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base: Path, folder: Path
+) -> PreTrainedModel:
     """The model to export: with the base's dropout; an adapter is written to folder/adapter and merged."""
     if has_adapter(model):
-        write_adapter(model, folder / ADAPTER_FOLDER)
+        write_adapter(model, tokenizer, base, folder / ADAPTER_FOLDER)
         return merge_adapter(base, folder / ADAPTER_FOLDER)
     original = AutoConfig.from_pretrained(base, local_files_only=True)
     for name in dropout_keys(original):  # train.dropout is for the training alone
@@ -89,12 +100,19 @@ def has_adapter(model: Any) -> "TypeGuard[PeftModel]":
     return hasattr(model, "peft_config")
 
 
-def write_adapter(model: "PeftModel", folder: Path) -> None:
-    """Write the adapter as peft does, but without the empty model card and with sorted lists: the same bytes each time."""
-    model.save_pretrained(str(folder), save_embedding_layers=False)
+def write_adapter(model: "PeftModel", tokenizer: PreTrainedTokenizerBase, base: Path, folder: Path) -> None:
+    """Write the adapter as peft does, but without the empty model card and with sorted lists: the same bytes each time.
+
+    Its tokenizer is beside it, and it names as its base the model that `base` was copied from. If that has fewer embeddings
+    (fetch added some), the adapter holds the embeddings, too.
+    """
+    name, revision = base_reference(base)
+    model.save_pretrained(str(folder), save_embedding_layers=has_added_embeddings(base))
+    tokenizer.save_pretrained(folder)
     (folder / "README.md").unlink()
     config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     values = {name: sorted(value) if isinstance(value, list) else value for name, value in config.items()}
+    values |= {"base_model_name_or_path": name, "revision": revision}
     (folder / ADAPTER_CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

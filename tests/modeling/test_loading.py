@@ -16,6 +16,6 @@ def test_custom_code_in_a_model_folder_is_not_run(in_built: Path, capfd: pytest.
         json.dumps({**config, "model_type": "own", "auto_map": {"AutoConfig": "own.C"}})
     )
     (folder / "own.py").write_text("raise SystemExit('run')")
-    with pytest.raises(ModelError, match="contains custom code"):
+    with pytest.raises(ModelError, match=r"models/base needs custom code \(auto_map in config.json\)"):
         load_model(folder)
     assert "Do you wish" not in "".join(capfd.readouterr())

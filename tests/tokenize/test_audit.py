@@ -1,4 +1,4 @@
-"""pipeline/tokenize/audit.py: what the audit counts, and when a gate stops the run. Expected numbers are counted by hand."""
+"""pipeline/tokenize/audit.py and gates.py: what is counted, and when a gate stops the run. Numbers are counted by hand."""
 
 from typing import Any
 
@@ -7,8 +7,9 @@ import pytest
 
 from pipeline.config.params import Gates, Tokenize
 from pipeline.errors import DataError
-from pipeline.tokenize.audit import Audit, Finding, epoch_stats, histogram, padding_of, require_gates
+from pipeline.tokenize.audit import Audit, epoch_stats, histogram, padding_of
 from pipeline.tokenize.blocks import Block
+from pipeline.tokenize.gates import Finding, require_gates
 
 EOS = 2
 
@@ -53,6 +54,7 @@ def test_audit_counts_what_training_sees() -> None:
         "answer_tokens_lost": Finding(1, 16, 11),
         "duplicates": Finding(1, 6, 14),
         "prefix_mismatch": Finding(1, 2, 11),
+        "unknown": Finding(0, 0),
     }
     assert audit.metrics(max_length=20) == {
         "rows": 6,
@@ -65,6 +67,7 @@ def test_audit_counts_what_training_sees() -> None:
         "prompt_tokens_lost": 3,
         "answer_tokens_lost": 1,
         "prefixes": {"rows_checked": 2, "rows_different": 1},
+        "unknown": {"answer_tokens": 0, "prompt_tokens": 0, "prompt_share": 0.0},
         "share": {
             "unlabelled": 2 / 6,
             "unended": 3 / 6,
@@ -72,6 +75,7 @@ def test_audit_counts_what_training_sees() -> None:
             "answer_tokens_lost": 1 / 16,
             "duplicates": 1 / 6,
             "prefix_mismatch": 1 / 2,
+            "unknown": 0.0,
         },
         "length": {"mean": 3.5, "p50": 3, "p90": 5, "p99": 5, "longest": 5},
         "histogram": {"up_to_16": 6, "up_to_20": 0},
@@ -155,6 +159,7 @@ EXCEEDED: dict[str, tuple[Finding, float]] = {
     "max_answer_tokens_lost": (Finding(50, 1000, 3), 0.04),
     "max_duplicates": (Finding(5, 10, 3), 0.4),
     "max_prefix_mismatch": (Finding(1, 10, 3), 0.0),
+    "max_unknown": (Finding(2, 10, 3, "é"), 0.1),
     "max_padding": (Finding(30, 100), 0.2),
 }
 

@@ -15,8 +15,9 @@ from support.project import ROOT
 from torch.utils.data import BatchSampler
 
 from pipeline.config.params import Gates, Tokenize
-from pipeline.tokenize.audit import Audit, Finding, epoch_stats, padding_of
+from pipeline.tokenize.audit import Audit, epoch_stats, padding_of
 from pipeline.tokenize.blocks import assemble_block
+from pipeline.tokenize.gates import Finding
 from pipeline.train import trainer as trainer_module
 from pipeline.train.build_trainer import build_trainer
 from pipeline.train.sample_order import even_batches, sample_order
@@ -43,7 +44,7 @@ def audit(tmp_path: Path) -> Audit:
     """Of random rows, which are written to tmp_path as training reads them."""
     generator = np.random.default_rng(1)
     completions = [[*generator.integers(3, 300, length).tolist(), EOS] for length in generator.integers(3, 60, ROWS)]
-    block = assemble_block(list(range(ROWS)), [[] for _ in completions], completions, options(), bos_id=None)
+    block = assemble_block(list(range(ROWS)), [[] for _ in completions], completions, options(), start_ids=())
     for name in ("train", "validation"):
         pq.write_table(pa.Table.from_batches([block.record_batch()]), tmp_path / f"{name}.parquet")
     audit = Audit(EOS, set())

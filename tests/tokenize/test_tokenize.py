@@ -18,6 +18,7 @@ from pipeline.core.files import write_jsonl
 from pipeline.errors import DataError, ModelError
 from pipeline.modeling.encoding import Encoder, Example, build_example, load_encoder, truncate_prompt
 from pipeline.tokenize.stage import encode_chunk, prefetch, require_positions, summarize_audit, tokenize_files
+from pipeline.tokenize.unknown import UnknownCounter
 
 UNKNOWN, BOS, EOS = 0, 1, 2
 VOCABULARY = {
@@ -49,7 +50,7 @@ def word_tokenizer(bos: bool) -> Tokenizer:
 
 
 def encoder(bos: bool) -> Encoder:
-    return Encoder(word_tokenizer(bos), BOS if bos else None, EOS, EOS)
+    return Encoder(word_tokenizer(bos), (BOS,) if bos else (), EOS, EOS)
 
 
 def model_folder(folder: Path, tokenizer: Tokenizer, **config: object) -> Path:
@@ -128,7 +129,7 @@ def test_rows_equal_those_of_build_example(tmp_path: Path) -> None:
         prompts = row_encoder.encode_prompts(prompt for prompt, _ in texts)
         completions = row_encoder.encode_completions(completion for _, completion in texts)
         expected = [
-            build_example(*pair, 16, loss, row_encoder.bos_id) for pair in zip(prompts, completions, strict=True)
+            build_example(*pair, 16, loss, row_encoder.start_ids) for pair in zip(prompts, completions, strict=True)
         ]
         found = tokenized(rows, tmp_path, row_encoder, options(loss=loss))
         assert [(row["input_ids"], row["labels"]) for row in found] == [example[:2] for example in expected]
@@ -173,6 +174,7 @@ def test_metrics_cover_every_split_and_an_epoch(tmp_path: Path) -> None:
 def test_summary_names_only_the_problems_that_occur() -> None:
     train: dict[str, Any] = {"rows": 1300, "tokens": 9000, "supervised_share": 0.5, "rows_truncated": 0}
     train |= {"answer_tokens_lost": 0, "rows_unended": 0, "rows_duplicates": 0, "prefixes": {"rows_different": 0}}
+    train["unknown"] = {"answer_tokens": 0, "prompt_tokens": 0}
     batches = {"padding": {"share": 0.25}}
     plain = "train: 1,300 rows, 9,000 tokens (50% labeled); 25% of batch positions are padding"
     assert summarize_audit({"train": train, "epoch": batches}) == plain
@@ -214,7 +216,7 @@ def test_limit_that_an_exceeded_gate_proposes_lets_the_rows_pass(tmp_path: Path)
 def merging_encoder() -> Encoder:
     """Its tokenizer merges a colon with a b that follows: "a:" and "b" together are the tokens a and :b."""
     tokenizer = Tokenizer(BPE({"a": 0, ":": 1, "b": 2, ":b": 3, "<eos>": 4}, [(":", "b")]))
-    return Encoder(tokenizer, None, 4, 4)
+    return Encoder(tokenizer, (), 4, 4)
 
 
 def test_prompts_that_tokenize_differently_alone_are_found(tmp_path: Path) -> None:
@@ -230,7 +232,9 @@ def test_prefixes_are_checked_in_the_first_rows_and_a_sample(tmp_path: Path, mon
     for name, value in (("CHECK_FIRST", 2), ("CHECK_EVERY", 4)):
         monkeypatch.setattr(f"pipeline.tokenize.stage.{name}", value)
     rows = [(at, {"id": at, "prompt": "a:", "completion": "b"}) for at in range(10)]
-    chunks = [encode_chunk(rows[at : at + 3], merging_encoder(), tmp_path) for at in range(0, 10, 3)]
+    merging = merging_encoder()
+    counter = UnknownCounter(merging.tokenizer)
+    chunks = [encode_chunk(rows[at : at + 3], merging, counter, tmp_path) for at in range(0, 10, 3)]
     assert [chunk.prefix_checks for chunk in chunks] == [[(0, True), (1, True)], [(4, True)], [(8, True)], []]
 
 
@@ -261,16 +265,16 @@ def test_prefetched_results_and_errors_come_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "completion", "bos", "input_ids", "labeled", "dropped"),
+    ("prompt", "completion", "start", "input_ids", "labeled", "dropped"),
     [
-        ([11, 12, 13, 14, 15], [21, 22, 2], None, [11, 12, 13, 14, 15, 21, 22, 2], 3, 0),
-        ([10, 11, 12, 13, 14, 15], [21, 22, 2], None, [11, 12, 13, 14, 15, 21, 22, 2], 3, 1),
-        ([1, 11, 12, 13, 14, 15], [21, 22, 2], BOS, [1, 12, 13, 14, 15, 21, 22, 2], 3, 1),
-        ([11, 12, 13, 14], [21, 22, 23, 24, 25, 2], None, [13, 14, 21, 22, 23, 24, 25, 2], 6, 2),
-        ([11, 12, 13, 14], [21, 22, 23, 24, 25, 26, 2], None, [13, 14, 21, 22, 23, 24, 25, 26], 6, 3),
-        ([1, 12, 13, 14], [21, 22, 23, 24, 25, 26, 2], BOS, [1, 14, 21, 22, 23, 24, 25, 26], 6, 3),
-        ([11], [21, 22, 23, 24, 25, 26, 27, 28, 2], None, [11, 21, 22, 23, 24, 25, 26, 27], 7, 2),
-        ([], [21, 22, 23, 24, 25, 26, 27, 28, 2], None, [21, 22, 23, 24, 25, 26, 27, 28], 8, 1),
+        ([11, 12, 13, 14, 15], [21, 22, 2], (), [11, 12, 13, 14, 15, 21, 22, 2], 3, 0),
+        ([10, 11, 12, 13, 14, 15], [21, 22, 2], (), [11, 12, 13, 14, 15, 21, 22, 2], 3, 1),
+        ([1, 11, 12, 13, 14, 15], [21, 22, 2], (BOS,), [1, 12, 13, 14, 15, 21, 22, 2], 3, 1),
+        ([11, 12, 13, 14], [21, 22, 23, 24, 25, 2], (), [13, 14, 21, 22, 23, 24, 25, 2], 6, 2),
+        ([11, 12, 13, 14], [21, 22, 23, 24, 25, 26, 2], (), [13, 14, 21, 22, 23, 24, 25, 26], 6, 3),
+        ([1, 12, 13, 14], [21, 22, 23, 24, 25, 26, 2], (BOS,), [1, 14, 21, 22, 23, 24, 25, 26], 6, 3),
+        ([11], [21, 22, 23, 24, 25, 26, 27, 28, 2], (), [11, 21, 22, 23, 24, 25, 26, 27], 7, 2),
+        ([], [21, 22, 23, 24, 25, 26, 27, 28, 2], (), [21, 22, 23, 24, 25, 26, 27, 28], 8, 1),
     ],
     ids=[
         "just fits",
@@ -284,21 +288,21 @@ def test_prefetched_results_and_errors_come_in_order() -> None:
     ],
 )
 def test_row_of_at_most_eight_tokens(
-    prompt: list[int], completion: list[int], bos: int | None, input_ids: list[int], labeled: int, dropped: int
+    prompt: list[int], completion: list[int], start: tuple[int, ...], input_ids: list[int], labeled: int, dropped: int
 ) -> None:
     labels = [-100] * (8 - labeled) + input_ids[8 - labeled :]
-    assert build_example(prompt, completion, 8, "completion", bos) == Example(input_ids, labels, dropped)
-    assert build_example(prompt, completion, 8, "full", bos) == Example(input_ids, input_ids, dropped)
+    assert build_example(prompt, completion, 8, "completion", start) == Example(input_ids, labels, dropped)
+    assert build_example(prompt, completion, 8, "full", start) == Example(input_ids, input_ids, dropped)
 
 
 def test_every_row_has_labels_and_the_right_length() -> None:
     chance = random.Random(0)
     for _ in range(3000):
         max_length = chance.randint(8, 40)
-        bos = chance.choice([None, BOS])
-        prompt = [*([bos] if bos else []), *range(100, 100 + chance.randint(0, 60))]
+        start = chance.choice([(), (BOS,), (BOS, 3)])
+        prompt = [*start, *range(100, 100 + chance.randint(0, 60))]
         completion = [*range(200, 200 + chance.randint(0, 60)), EOS]
-        example = build_example(prompt, completion, max_length, "completion", bos)
+        example = build_example(prompt, completion, max_length, "completion", start)
         labels = [label for label in example.labels if label != -100]
         tokens = len(prompt) + len(completion)
         assert len(example.input_ids) == len(example.labels) == min(tokens, max_length)
@@ -306,12 +310,12 @@ def test_every_row_has_labels_and_the_right_length() -> None:
         assert labels == completion[: len(labels)]
         assert example.input_ids[len(example.input_ids) - len(labels) :] == labels
         assert len(labels) >= min(len(completion), max_length - max_length // 4)
-        assert not prompt or bos is None or example.input_ids[0] == bos
+        assert tuple(example.input_ids[: min(len(start), max_length // 4)]) == start[: max_length // 4]
 
 
 def test_truncated_prompt_without_a_start_token_is_its_end() -> None:
-    assert truncate_prompt([11, 12, 13], 2, bos_id=1) == [12, 13]
-    assert truncate_prompt([1, 12, 13], 1, bos_id=1) == [1]
+    assert truncate_prompt([11, 12, 13], 2, start_ids=(1,)) == [12, 13]
+    assert truncate_prompt([1, 12, 13], 1, start_ids=(1,)) == [1]
 
 
 def test_max_length_above_the_models_positions_is_refused(tmp_path: Path) -> None:
@@ -327,12 +331,12 @@ def test_model_without_a_limit_of_positions_allows_any_length(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("eos_token", ["<eos>", {"content": "<eos>", "special": True}], ids=["text", "object"])
-@pytest.mark.parametrize(("bos", "start"), [(False, None), (True, BOS)], ids=["no start token", "start token"])
+@pytest.mark.parametrize(("bos", "start"), [(False, ()), (True, (BOS,))], ids=["no start token", "start token"])
 def test_loaded_encoder_has_the_ids_of_start_and_end(
-    tmp_path: Path, eos_token: str | dict[str, object], bos: bool, start: int | None
+    tmp_path: Path, eos_token: str | dict[str, object], bos: bool, start: tuple[int, ...]
 ) -> None:
     loaded = load_encoder(model_folder(tmp_path, word_tokenizer(bos), eos_token=eos_token))
-    assert (loaded.bos_id, loaded.eos_id) == (start, EOS)
+    assert (loaded.start_ids, loaded.eos_id) == (start, EOS)
 
 
 @pytest.mark.parametrize("config", [{}, {"eos_token": None}, {"eos_token": "</s>"}], ids=["absent", "null", "unknown"])
