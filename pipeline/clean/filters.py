@@ -94,8 +94,8 @@ def _token_counter() -> Callable[[str], int]:
     """A function that counts the tokens of a text with the base model's tokenizer, special tokens aside."""
     from pipeline.modeling.encoding import load_encoder
 
-    tokenizer = load_encoder(BASE).tokenizer
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+    encoder = load_encoder(BASE)
+    return lambda text: len(encoder.encode_texts([text])[0])
 
 
 def _language_classifier(languages: list[str]) -> Callable[[str], str]:

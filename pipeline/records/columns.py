@@ -1,49 +1,42 @@
 """The column mapping: which columns of the source hold the columns of the task.
 
-`data.columns` sets it; without that, the names of the source's columns decide. The first of DETECTION_STEPS with a match
-wins. A match whose columns are a proper subset of another match's does not count. If two matches are left, only the user
-can know which one is meant, so that is an error which lists them.
+`data.columns` sets it; without that, the names of the source's columns decide (pipeline/records/detection.py). If they fit
+in two ways equally well, only the user can know which one is meant, so that is an error which lists them.
 
 fetch decides the mapping and stores it beside the rows (data/raw/columns.json); clean reads it from there.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping
-from itertools import product
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.config.placeholders import column_template_errors, parse_template
+from pipeline.config.placeholders import column_template_errors, escape_braces, parse_template
 from pipeline.core.files import damaged_error, read_json, write_json
 from pipeline.errors import DataError
+from pipeline.records.detection import find_matches, is_template, normalize_name, referenced_columns
+from pipeline.records.json_cells import to_python
+from pipeline.records.suggestions import closest_column, format_columns_override, suggest_columns
 from pipeline.records.tasks import (
     MAX_NAMES_SHOWN,
-    TASKS,
     Task,
     format_names,
+    known_tasks,
+    read_first_test_row,
     read_task,
     task_of_mapping,
-    unknown_task_error,
 )
 from pipeline.records.text import cell_text
 
-# Other names that public datasets use for a task's required columns, compared without case.
-ALIASES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "chat": (("conversations",), ("conversation",)),
-    "question/answer": (("query", "response"), ("query", "answer"), ("question", "response"), ("title", "body")),
-    "instruction/response": (("instruction", "answer"), ("instruction", "completion")),
-    "prompt/completion": (("prompt", "response"), ("prompt", "answer")),
-    "input/output": (("source", "target"), ("input", "target")),
-    "text": (("content",), ("document",)),
-}
+MAX_CELL_SHOWN = 60  # characters in a message
 
 
 class ColumnMapping(NamedTuple):
     task: Task
     columns: dict[str, str]  # the task's column → the source's column, or a template of several
     reason: str
+    first_test_row: int | None = None  # rows from this one on are the user's own test set; None: there is none
 
     def source_columns(self) -> list[str]:
         """The source's columns that the mapping uses."""
@@ -55,25 +48,20 @@ class ColumnMapping(NamedTuple):
 
 def format_mapping(columns: Mapping[str, str]) -> str:
     r"""
-    >>> format_mapping({"question": "{Title}\n{Body}", "answer": "Reply"})
-    'question ← {Title}\\n{Body}, answer ← Reply'
+    >>> format_mapping({"question": "{Title}\n{Frage für uns}", "answer": "Reply"})
+    'question ← {Title}\\n{Frage für uns}, answer ← Reply'
     """
-    return ", ".join(f"{name} ← {value.encode('unicode_escape').decode()}" for name, value in columns.items())
+    return ", ".join(f"{name} ← {_printable(value)}" for name, value in columns.items())
 
 
-def referenced_columns(value: str) -> list[str]:
-    """The source's columns that one value of data.columns names: the value itself, or the placeholders of a template.
-
-    >>> referenced_columns("Reply"), referenced_columns("{Description}: {Patient}")
-    (['Reply'], ['Description', 'Patient'])
-    """
-    if "{" not in value and "}" not in value:
-        return [value]
-    return [name for _, name in parse_template(value) if name is not None]
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def write_column_mapping(path: Path, mapping: ColumnMapping) -> None:
-    write_json(path, {"task": mapping.task.name, "columns": mapping.columns, "reason": mapping.reason})
+    values = {"task": mapping.task.name, "columns": mapping.columns, "reason": mapping.reason}
+    first = mapping.first_test_row
+    write_json(path, values if first is None else values | {"first_test_row": first})
 
 
 def read_column_mapping(path: Path) -> ColumnMapping:
@@ -88,128 +76,145 @@ def read_column_mapping(path: Path) -> ColumnMapping:
         raise damaged_error(path, "; ".join(errors))
     if not isinstance(reason, str):
         raise damaged_error(path, "reason is not a text")
-    return ColumnMapping(task, columns, reason)
+    return ColumnMapping(task, columns, reason, read_first_test_row(path))
 
 
-def resolve_columns(available: list[str], columns: Mapping[str, str] | None) -> ColumnMapping:
+def resolve_columns(
+    available: list[str], columns: Mapping[str, str] | None, sample: pa.Table | None = None
+) -> ColumnMapping:
     """The mapping of the source's `available` columns: `columns` (data.columns) if given, else detected by name.
 
-    Raises DataError if the source lacks a mapped column, no task fits, or more than one does.
+    `sample` is some of the source's rows, from which an error's proposal is made. Raises DataError if the source lacks a
+    mapped column, no task fits, or more than one does.
     """
     if columns is None:
-        return _detect(available)
-    missing = [name for value in columns.values() for name in referenced_columns(value) if name not in available]
-    if missing:
-        raise DataError(
-            f"no column {format_names(missing)}, which data.columns names; the source has {format_names(available)}"
-        )
-    return ColumnMapping(task_of_mapping(columns), dict(columns), "set by data.columns")
+        return _detect(available, sample)
+    task = task_of_mapping(columns)
+    names = {
+        name: _find_column(name, available, columns) for value in columns.values() for name in referenced_columns(value)
+    }
+    if missing := [name for name, actual in names.items() if actual is None]:
+        raise DataError(_missing_message(missing, available, columns))
+    actual = {
+        name: _rename(value, {key: name or key for key, name in names.items()}) for name, value in columns.items()
+    }
+    return ColumnMapping(task, actual, "set by data.columns")
 
 
-Names = Mapping[str, str]  # the task's column → the name to look for
+def _find_column(name: str, available: list[str], columns: Mapping[str, str]) -> str | None:
+    """The source's column of this name, exactly or else but for case and spaces; None if there is none.
+
+    Raises DataError if several differ from it only in that.
+    """
+    if name in available:
+        return name
+    similar = [column for column in available if normalize_name(column) == normalize_name(name)]
+    if len(similar) < 2:
+        return similar[0] if similar else None
+    choices = [{key: _rename(value, {name: column}) for key, value in columns.items()} for column in similar]
+    raise DataError(
+        f"data.columns names {format_names([name])}, which could be each of {format_names(similar)}. Choose one:\n"
+        + _format_choices(choices)
+    )
 
 
-class DetectionStep(NamedTuple):
-    reason: str
-    tasks: list[Task]
-    names_of: Callable[[Task], list[Names]]  # the names to look for
-    normalize: Callable[[str], str]  # applied to the source's names before they are compared
+def _rename(value: str, names: Mapping[str, str]) -> str:
+    """A value of data.columns with other names for its columns."""
+    parts = parse_template(value)
+    if not is_template(value):
+        return escape_braces(names.get(name := "".join(literal for literal, _ in parts), name))
+    return "".join(
+        escape_braces(literal) + (f"{{{names.get(name, name)}}}" if name is not None else "") for literal, name in parts
+    )
 
 
-def _own_names(task: Task) -> list[Names]:
-    return [{name: name for name in task.columns}]
+def _missing_message(missing: list[str], available: list[str], columns: Mapping[str, str]) -> str:
+    message = (
+        f"no column {format_names(missing)}, which data.columns names; the source has "
+        f"{format_names(available) or '(none)'}"
+    )
+    closest = {name: column for name in missing if (column := closest_column(name, available)) is not None}
+    if len(closest) < len(missing):
+        return message
+    corrected = {name: _rename(value, closest) for name, value in columns.items()}
+    return f"{message}. Did you mean:\n{_format_choices([corrected])}"
 
 
-def _aliases(task: Task) -> list[Names]:
-    return [dict(zip(task.required, names, strict=True)) for names in ALIASES.get(task.name, ())]
+def _detect(available: list[str], sample: pa.Table | None) -> ColumnMapping:
+    matches = find_matches(available)
+    if len(matches) == 1:
+        return ColumnMapping(*matches[0])
+    if not matches:
+        raise _unknown_task_error(available, sample)
+    raise DataError(
+        f"The columns {format_names(available)} fit more than one task equally well. Choose one:\n"
+        + _format_choices([match.columns for match in matches])
+    )
 
 
-# Question and answer go before text: datasets often repeat both in one column of text.
-QUESTION_TASKS = [task for task in TASKS if task.name != "text"]
-TEXT_TASK = [task for task in TASKS if task.name == "text"]
-_NO_QUESTION = "and none are named like a question and its answer"
-DETECTION_STEPS = (
-    DetectionStep("the columns have the task's names", QUESTION_TASKS, _own_names, str),
-    DetectionStep("the columns have the task's names, ignoring case", QUESTION_TASKS, _own_names, str.casefold),
-    DetectionStep(f"a column has the task's name, {_NO_QUESTION}", TEXT_TASK, _own_names, str),
-    DetectionStep(f"a column has the task's name, ignoring case, {_NO_QUESTION}", TEXT_TASK, _own_names, str.casefold),
-    DetectionStep("the columns have other names known for the task", QUESTION_TASKS, _aliases, str.casefold),
-    DetectionStep("a column has another name known for the task", TEXT_TASK, _aliases, str.casefold),
-)
+def _format_choices(choices: list[dict[str, str]]) -> str:
+    return "\n".join(f"  {format_columns_override(columns)}" for columns in choices[:MAX_NAMES_SHOWN])
 
 
-def _detect(available: list[str]) -> ColumnMapping:
-    for step in DETECTION_STEPS:
-        candidates = [
-            ColumnMapping(task, columns, step.reason)
-            for task in step.tasks
-            for names in step.names_of(task)
-            for columns in _matches(task, names, available, step.normalize)
-        ]
-        used = [set(candidate.source_columns()) for candidate in candidates]
-        best = [
-            candidate for candidate, own in zip(candidates, used, strict=True) if not any(own < other for other in used)
-        ]
-        if len(best) > 1:
-            raise DataError(_ambiguous_message(available, best))
-        if best:
-            return best[0]
-    raise unknown_task_error(available)
-
-
-def _matches(
-    task: Task, names: Names, available: list[str], normalize: Callable[[str], str]
-) -> Iterator[dict[str, str]]:
-    """Every choice of the source's columns that have the names; an optional column may be missing."""
-    options = []
-    for name, wanted in names.items():
-        matching = [column for column in available if normalize(column) == wanted]
-        options.append(matching or ([""] if name in task.optional else []))
-    for choice in product(*options):
-        yield {name: column for name, column in zip(names, choice, strict=True) if column}
-
-
-def _ambiguous_message(available: list[str], candidates: list[ColumnMapping]) -> str:
-    # Quoted as Hydra parses it on the command line, so that names may hold spaces and commas.
-    lines = [
-        "data.columns={" + ", ".join(f"{name}: {json.dumps(value)}" for name, value in candidate.columns.items()) + "}"
-        for candidate in candidates
-    ]
-    return "\n".join(
-        [
-            f"The columns {format_names(available)} fit more than one task equally well. Choose one:",
-            *(f"  -S '{line}'" for line in lines[:MAX_NAMES_SHOWN]),
-        ]
+def _unknown_task_error(available: list[str], sample: pa.Table | None) -> DataError:
+    proposal = suggest_columns(available, sample) or {"question": "COLUMN", "answer": "COLUMN"}
+    return DataError(
+        f"No known task has the columns {format_names(available) or '(none)'}.\n"
+        f"Map them onto those of a task, for example:\n{_format_choices([proposal])}\n"
+        f"Known tasks: {known_tasks()}"
     )
 
 
 def column_values(table: pa.Table, value: str, first_row: int = 0) -> list[Any]:
     """The cells of a column, or one text per row made by a template of several; empty where all of its cells are.
 
-    `first_row` is the number of the table's first row in the source. Raises DataError with the row's number if a template
-    meets a cell that is not text.
+    Cells of JSON columns are Python values. `first_row` is the number of the table's first row in the source. Raises
+    DataError with the row's number if a template meets a cell that is not text.
     """
     names = referenced_columns(value)
-    if names == [value]:
-        cells: list[Any] = table.column(value).to_pylist()
-        return cells
+    if not is_template(value):
+        return to_python(table.column(names[0]))
     texts = {
-        name: [
-            require_text(cell, row, name) for row, cell in enumerate(table.column(name).to_pylist(), start=first_row)
-        ]
+        name: [require_text(cell, row, name) for row, cell in enumerate(to_python(table.column(name)), start=first_row)]
         for name in names
     }
     parts = parse_template(value)
     return [
-        "".join(literal + (texts[name][row] if name is not None else "") for literal, name in parts)
-        if any(texts[name][row] for name in names)
-        else ""
+        _join_cells([(literal, texts[name][row] if name is not None else None) for literal, name in parts])
         for row in range(table.num_rows)
     ]
 
 
-def require_text(cell: Any, row: int, name: str) -> str:
-    """The cell as text. Raises DataError if it is neither text nor a number."""
+def _join_cells(parts: list[tuple[str, str | None]]) -> str:
+    r"""The literal parts of a template, each with the text of the cell after it; empty if all of the cells are.
+
+    Whitespace that separates an empty cell from its neighbors is left out.
+
+    >>> _join_cells([("", ""), ("\n\n", "It hurts."), (" ", ""), (" (age ", "7"), (")", None)])
+    'It hurts. (age 7)'
+    """
+    if not any(cell for _, cell in parts):
+        return ""
+    text = ""
+    for literal, cell in parts:
+        if not literal.isspace() or (text and cell != ""):
+            text += literal
+        text += cell or ""
+    return text
+
+
+def require_text(cell: Any, row: int, column: str) -> str:
+    """The cell as text. Raises DataError, with the source's name of the column, if it is neither text nor a number."""
     if cell is not None and not isinstance(cell, str | int | float):
-        raise DataError(f"row {row}, {name}: a {type(cell).__name__}; expected text (see data.columns)")
+        raise DataError(f"row {row}, column {column}: {describe_cell(cell)}; expected text (see data.columns)")
     return cell_text(cell)
+
+
+def describe_cell(cell: Any) -> str:
+    """
+    >>> describe_cell(["x"]), describe_cell({"page": 1})
+    ("the list ['x']", "the object {'page': 1}")
+    """
+    kind = "object" if isinstance(cell, dict) else type(cell).__name__
+    shown = _printable(repr(cell))
+    return f"the {kind} {shown if len(shown) <= MAX_CELL_SHOWN else shown[:MAX_CELL_SHOWN] + '…'}"

@@ -7,13 +7,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.cleaning import BOILERPLATE, Rows, chat_row, clean_options, clean_rows
+from support.cleaning import BOILERPLATE, Rows, chat_row, clean_options, clean_rows, json_column
 
-from pipeline.clean.stage import REASONS, clean_batches, read_mapping, records_schema, write_cleaned
+from pipeline.clean.cleaner import clean_batches
+from pipeline.clean.stage import CHANGES, REASONS, read_mapping, records_schema, write_cleaned
 from pipeline.core.files import ParquetReader
 from pipeline.errors import DataError
 from pipeline.records.columns import ColumnMapping, resolve_columns, write_column_mapping
-from pipeline.records.tasks import read_task
+from pipeline.records.tasks import read_first_test_row, read_task
 
 
 def write_clean(
@@ -37,7 +38,7 @@ def test_columns_are_mapped_and_ids_are_row_numbers() -> None:
         {"Description": "", "Patient": "Hello", "Doctor": "Rest."},
         {"Description": "Q. Why?", "Patient": "Hello", "Doctor": "A virus."},
     ]
-    assert clean_rows(rows, {"question": "Description", "answer": "Doctor"}) == (
+    assert clean_rows(rows, {"question": "Description", "answer": "Doctor"}, whitespace="collapse") == (
         [
             {"id": 0, "question": "What is flu?", "answer": "Flu is an infection."},
             {"id": 2, "question": "Why?", "answer": "A virus."},
@@ -55,7 +56,7 @@ def test_template_joins_columns_and_is_empty_if_all_of_them_are() -> None:
     mapping = {"prompt": "{Description}\n\n{Patient} ({{age}} {age})", "completion": "Doctor"}
     assert clean_rows(rows, mapping) == (
         [
-            {"id": 0, "prompt": "Flu?\n\nSince Monday. ({age} 7)", "completion": "Rest."},
+            {"id": 0, "prompt": "Flu?\n\nSince  Monday. ({age} 7)", "completion": "Rest."},
             {"id": 1, "prompt": "I cough. ({age} )", "completion": "Drink."},
         ],
         [{"id": 2, "reason": "empty"}],
@@ -65,8 +66,8 @@ def test_template_joins_columns_and_is_empty_if_all_of_them_are() -> None:
 @pytest.mark.parametrize(
     ("row", "columns", "message"),
     [
-        ({"question": ["x"], "answer": "y"}, None, "row 0, question: a list; expected text"),
-        ({"a": "x", "b": ["y"]}, {"text": "{a} {b}"}, "row 0, b: a list; expected text"),
+        ({"question": ["x"], "answer": "y"}, None, "row 0, column question: the list \\['x'\\]; expected text"),
+        ({"a": "x", "b": ["y"]}, {"text": "{a} {b}"}, "row 0, column b: the list \\['y'\\]; expected text"),
     ],
     ids=["column", "template"],
 )
@@ -83,10 +84,10 @@ def test_every_reason_is_counted_and_the_counts_add_up(tmp_path: Path, monkeypat
         chat_row(("user", "Flu?"), ("assistant", "\u00a0")),
         chat_row(("user", "Flu?")),
         chat_row(("user", "Flu?"), ("assistant", BOILERPLATE)),
-        chat_row(("user", " Flu?"), ("assistant", "Rest. ")),
+        chat_row(("user", "Flu?"), ("assistant", "\n\nRest.")),
         chat_row(("user", "Flu?"), ("assistant", "Sleep.")),
         chat_row(("user", "Flu?"), ("assistant", "Rest.")),
-        chat_row(("user", "Flu?"), ("bot", "Rest.")),
+        chat_row(("user", "Flu?"), ("narrator", "Rest.")),
     ]
     mapping, metrics = write_clean(rows, tmp_path, monkeypatch)
     assert metrics == {
@@ -94,7 +95,7 @@ def test_every_reason_is_counted_and_the_counts_add_up(tmp_path: Path, monkeypat
         "rows_kept": 2,
         "dropped": dict.fromkeys(REASONS, 0)
         | {"malformed": 1, "empty": 1, "no_answer": 1, "boilerplate": 1, "duplicate": 2},
-        "changed": {"mended": 0, "stripped": 1, "masked": 0},
+        "changed": dict.fromkeys(CHANGES, 0) | {"stripped": 1, "blank_lines": 1},
     }
     assert metrics["rows_in"] == metrics["rows_kept"] + sum(metrics["dropped"].values())
     records = pq.read_table("data/clean/records.parquet")
@@ -141,8 +142,11 @@ def test_batch_size_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_no_row_left_is_an_error_with_counts_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(DataError, match=r"no row left of 2: dropped 1 malformed, 1 no_answer. Look at .* messages are"):
-        write_clean([chat_row(("bot", "x")), chat_row(("user", "x"))], tmp_path, monkeypatch)
+    with pytest.raises(
+        DataError,
+        match=r"no row left of 2: dropped 1 malformed, 1 no_answer. Look at .* Malformed is row 0: message 1 ",
+    ):
+        write_clean([chat_row(("narrator", "x")), chat_row(("user", "x"))], tmp_path, monkeypatch)
     assert list(Path("data").iterdir()) == []
 
 
@@ -188,3 +192,66 @@ def test_stored_mapping_must_fit_the_rows(tmp_path: Path, monkeypatch: pytest.Mo
     )
     with pytest.raises(DataError, match=message):
         read_mapping(ParquetReader(Path("data/raw/rows.parquet")))
+
+
+def test_rows_of_the_test_set_are_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = pa.table({"question": ["a", "a", "a", ""], "answer": ["b", "b", "b", "c"]})
+    mapping = resolve_columns(table.column_names, None)._replace(first_test_row=2)
+    metrics = write_cleaned(clean_batches([table], mapping, clean_options()), mapping)
+    assert (metrics["rows_in"], metrics["rows_kept"], metrics["dropped"]["duplicate"]) == (2, 1, 1)
+    assert metrics["test_rows"] == {
+        "rows_in": 2,
+        "rows_kept": 1,
+        "dropped": {"malformed": 0, "invalid_unicode": 0, "empty": 1, "no_answer": 0},
+    }
+    assert read_first_test_row(Path("data/clean/task.json")) == 2
+    assert pq.read_table("data/clean/records.parquet").column("id").to_pylist() == [0, 2]
+
+
+def test_a_test_set_of_unusable_rows_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = pa.table({"question": ["a", ""], "answer": ["b", "c"]})
+    mapping = resolve_columns(table.column_names, None)._replace(first_test_row=1)
+    with pytest.raises(DataError, match="no row of the test set left of 1: dropped 1 empty"):
+        write_cleaned(clean_batches([table], mapping, clean_options()), mapping)
+
+
+def test_chats_are_stored_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = chat_row(("user", "Über?"), ("assistant", "Ja."))
+    write_clean([row], tmp_path, monkeypatch)
+    records = pq.read_table("data/clean/records.parquet")
+    assert records.schema.field("messages").type == pa.json_()
+    assert records.to_pylist() == [
+        {"id": 0, "messages": json.dumps(row["messages"], ensure_ascii=False, separators=(",", ":")), "tools": None}
+    ]
+
+
+def test_dropped_rows_that_utf8_cannot_hold_are_written_escaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = pa.table({"question": json_column("a\ud800", "c"), "answer": ["b", "d"]})
+    mapping = resolve_columns(table.column_names, None)
+    metrics = write_cleaned(clean_batches([table], mapping, clean_options()), mapping)
+    assert metrics["dropped"]["invalid_unicode"] == 1
+    assert json.loads(Path("data/clean/dropped.jsonl").read_text(encoding="utf-8"))["question"] == "a\ud800"
+
+
+def test_the_log_shows_the_first_change_of_each_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [
+        chat_row(("user", "a\r\nb"), ("assistant", "c"), ("user", "thanks \x1b[31m")),
+        chat_row(("narrator", "x")),
+        chat_row(("user", "d\r\ne"), ("assistant", "f")),
+    ]
+    with caplog.at_level("INFO"):
+        write_clean(rows, tmp_path, monkeypatch)
+    assert [record.getMessage() for record in caplog.records] == [
+        r"  2 with normalized line ends, such as row 0: 'a\r\nb' → 'a\nb'",
+        r"  1 with unanswered turns removed, such as row 0: 'user: thanks \x1b[31m' removed",
+        "Rows that are no chat were dropped as malformed; the first is row 1: message 1 has the role 'narrator'; expected "
+        "one of system, developer, user, human, assistant, gpt, chatgpt, bing, bard, model, ai, bot, tool, observation, "
+        "function, ipython, tool_response, function_response, function_call, tool_call",
+    ]

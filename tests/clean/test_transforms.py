@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from support.cleaning import chat_row, clean_options, clean_rows
 
-from pipeline.clean.stage import Cleaner
+from pipeline.clean.cleaner import Cleaner
 from pipeline.clean.transforms import mask_contacts, strip_prefixes
 from pipeline.records.columns import resolve_columns
 
@@ -81,15 +81,6 @@ def test_changed_rows_are_counted() -> None:
 )
 def test_addresses_and_phone_numbers_are_masked_and_other_numbers_kept(text: str, masked: str) -> None:
     assert mask_contacts(text) == masked
-
-
-def test_line_breaks_stay_outside_of_prose() -> None:
-    row = {"instruction": "Write  f.", "input": "", "output": "def f(x):\n    return x"}
-    assert clean_rows([row])[0] == [{"id": 0, **row, "instruction": "Write f."}]
-
-
-def test_plain_text_keeps_its_line_breaks() -> None:
-    assert clean_rows([{"text": "Q. one\u00a0 two\n\n\n  three\n"}])[0] == [{"id": 0, "text": "Q. one two\n\n  three"}]
 
 
 def test_nan_is_an_empty_cell_and_a_whole_float_an_integer() -> None:

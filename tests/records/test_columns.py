@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.sources import file_rows
 
-from pipeline.config.sources import FileRows
 from pipeline.errors import DataError
 from pipeline.records.columns import read_column_mapping, resolve_columns, write_column_mapping
 
@@ -134,7 +134,10 @@ def test_a_message_shows_only_some_of_thousands_of_columns() -> None:
 
 
 UNKNOWN = {
-    "unmapped": (None, "No known task has the columns a, b.\nKnown tasks: messages; instruction + "),
+    "unmapped": (
+        None,
+        "No known task has the columns a, b.\nMap them onto those of a task, for example:\n  -S 'data.columns={question: ",
+    ),
     "mapped": ({"q": "a", "r": "b"}, "data.columns maps q, r, which is no known task"),
     "misspelt optional": (
         {"instruction": "a", "inptu": "b", "output": "b"},
@@ -155,17 +158,15 @@ def test_columns_of_no_task_are_a_data_error(columns: dict[str, str] | None, mes
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{Title", "is not a template: expected '}' before end of string"),
-        ("Title}", "is not a template: Single '}' encountered"),
-        ("{} x", "a placeholder holds only the name of a column"),
-        ("{Title!r}", "a placeholder holds only the name of a column"),
-        ("{Title:>9}", "a placeholder holds only the name of a column, not 'Title:>9'"),
-        ("{{Title}}", "names no column; expected some, such as {Title}"),
+        ("{Title", "is not a template: the brace { at character 1 has no partner"),
+        ("Title}", "is not a template: the brace } at character 6 has no partner"),
+        ("{} x", "is not a template: the brace { at character 1 has no partner"),
+        ("{Title{}}", "is not a template: the brace { at character 1 has no partner"),
     ],
 )
 def test_invalid_template_is_rejected_by_the_schema(template: str, message: str) -> None:
     with pytest.raises(ValueError, match=r"columns\.question: ") as error:
-        FileRows(source="file", path="x.csv", sha256=None, limit=None, columns={"question": template, "answer": "a"})
+        file_rows("x.csv", columns={"question": template, "answer": "a"})
     assert message in str(error.value)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.records.text import collapse_whitespace, tidy_lines, words
+from pipeline.records.text import collapse_whitespace, is_blank, trim_blank_lines, words
 
 
 @pytest.mark.parametrize(
@@ -23,14 +23,27 @@ def test_collapse_whitespace(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        pytest.param("a\nb\n\nc", "a\nb\n\nc", id="line breaks stay"),
-        pytest.param("a\r\n\u00a0\r\n\n\nb", "a\n\nb", id="at most two in a row"),
-        pytest.param("if x:\n    return  1\t", "if x:\n    return 1", id="indentation stays"),
-        pytest.param("a \u00a0 b\u200b", "a b", id="runs within a line"),
+        pytest.param("a\n", "a\n", id="the last line keeps its end"),
+        pytest.param("a\n\n", "a\n", id="blank line at the end"),
+        pytest.param("a  \n \t\n\u00a0", "a  \n", id="spaces after the last word stay"),
+        pytest.param("\n \n    return 1\n  x", "    return 1\n  x", id="indentation of the first line stays"),
+        pytest.param("  a\n\n\nb  ", "  a\n\n\nb  ", id="nothing at the ends"),
+        pytest.param(" \n\t\n", " \n\t\n", id="nothing but blank lines"),
+        pytest.param("a\r\n\r\n", "a\r\n", id="CRLF"),
+        pytest.param("\u2028a\u2028", "\u2028a\u2028", id="Unicode line separator stays"),
+        pytest.param("\n" * 100_000 + "a" + "\n" * 100_000, "a\n", id="long"),
     ],
 )
-def test_tidy_lines(text: str, expected: str) -> None:
-    assert tidy_lines(text) == expected
+def test_trim_blank_lines(text: str, expected: str) -> None:
+    assert trim_blank_lines(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "blank"),
+    [("", True), (" \r\n\u3000", True), ("\u200b\u2060\ufeff\0\u00ad\u200e", True), ("\u3164", True), (".", False)],
+)
+def test_is_blank(text: str, blank: bool) -> None:
+    assert is_blank(text) is blank
 
 
 def test_words_fold_case_width_and_punctuation() -> None:

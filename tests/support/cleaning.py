@@ -1,10 +1,11 @@
 """Rows through clean's functions, with literal options that hold the patterns for ruslanmv/ai-medical-chatbot."""
 
+import json
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.clean.stage import Cleaner
+from pipeline.clean.cleaner import CleanedBatch, Cleaner, conversational_mapping
 from pipeline.config.params import Clean
 from pipeline.records.columns import resolve_columns
 
@@ -12,6 +13,12 @@ Rows = list[dict[str, Any]]
 
 ANY_LENGTH = {"min_characters": None, "max_characters": None, "min_tokens": None, "max_tokens": None}
 OPTIONS: dict[str, Any] = {
+    "line_ends": "normalize",
+    "blank_lines": "trim",
+    "whitespace": "keep",
+    "html": "keep",
+    "quoted_replies": "keep",
+    "signatures": "keep",
     "mend_encoding": False,
     "question_prefixes": ["Q."],
     "strip": [r"([^.?!:]*\bonline\b[^.?!:]*\.?\s*)?-+>"],
@@ -40,14 +47,27 @@ def clean_options(**changes: Any) -> Clean:
     return Clean.model_validate(OPTIONS | changes)
 
 
+def clean_batch(
+    rows: Rows | pa.Table, columns: dict[str, str] | None = None, first_test_row: int | None = None, **changes: Any
+) -> CleanedBatch:
+    """The rows cleaned as one batch; `changes` are of the options."""
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows)
+    mapping = resolve_columns(table.column_names, columns)._replace(first_test_row=first_test_row)
+    return Cleaner(conversational_mapping(mapping, table), clean_options(**changes)).clean_batch(table)
+
+
 def clean_rows(
     rows: Rows | pa.Table, columns: dict[str, str] | None = None, **changes: Any
 ) -> tuple[Rows, list[dict[str, Any]]]:
-    """(records, id and reason of each dropped row); `changes` are of the options."""
-    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows)
-    cleaner = Cleaner(resolve_columns(table.column_names, columns), clean_options(**changes))
-    batch = cleaner.clean_batch(table)
-    return batch.records, [{"id": row["id"], "reason": row["reason"]} for row in batch.dropped]
+    """(records, id and reason of each dropped row); `changes` are of the options. A chat without tools has no such key."""
+    batch = clean_batch(rows, columns, **changes)
+    records = [{key: value for key, value in record.items() if key != "tools" or value} for record in batch.records]
+    return records, [{"id": row["id"], "reason": row["reason"]} for row in batch.dropped]
+
+
+def json_column(*values: Any) -> pa.Array:
+    """A column as fetch stores one of lists, objects or mixed types."""
+    return pa.array([None if value is None else json.dumps(value) for value in values], pa.json_())
 
 
 def chat_row(*turns: tuple[str | None, str | None]) -> dict[str, Any]:
