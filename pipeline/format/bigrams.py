@@ -59,13 +59,23 @@ def bigram_sets(texts: Iterable[str], min_words: int) -> tuple[BigramSets, Hashe
     for block in _blocks(texts):
         hashes, counts = word_hashes(block)
         text_hashes.append(_text_hashes(block, hashes, counts))
-        owners = np.repeat(np.arange(len(block), dtype=np.uint64), counts)
-        is_pair = (owners[:-1] == owners[1:]) & np.repeat(counts >= min_words, counts)[1:]
-        pairs = splitmix64((splitmix64(hashes[:-1]) + hashes[1:])[is_pair]) >> np.uint64(64 - HASH_BITS)
-        tagged = sorted_unique(tag_with_owner(owners[1:][is_pair], pairs))
+        pairs, owners = _word_pairs(hashes, counts, min_words)
+        tagged = sorted_unique(tag_with_owner(owners, pairs))
         bigrams.append(tagged & np.uint64(2**HASH_BITS - 1))
         sizes.append(np.bincount((tagged >> np.uint64(HASH_BITS)).astype(np.int64), minlength=len(block)))
     return BigramSets(np.concatenate(bigrams), np.cumsum(np.concatenate(sizes))), np.concatenate(text_hashes)
+
+
+def ordered_bigrams(texts: list[str]) -> tuple[Hashes, Hashes]:
+    """(the bigrams of the texts in their order, repeated ones included, the position in `texts` of each one's text)."""
+    return _word_pairs(*word_hashes(texts), min_words=2)
+
+
+def _word_pairs(hashes: Hashes, counts: Indices, min_words: int) -> tuple[Hashes, Hashes]:
+    owners = np.repeat(np.arange(len(counts), dtype=np.uint64), counts)
+    is_pair = (owners[:-1] == owners[1:]) & np.repeat(counts >= min_words, counts)[1:]
+    pairs = splitmix64((splitmix64(hashes[:-1]) + hashes[1:])[is_pair]) >> np.uint64(64 - HASH_BITS)
+    return pairs, owners[1:][is_pair]
 
 
 def _blocks(texts: Iterable[str]) -> Iterator[list[str]]:

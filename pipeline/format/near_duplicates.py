@@ -30,25 +30,21 @@ Mask = NDArray[np.bool_]
 
 
 class NearDuplicateSearch:
-    """Texts to compare with each other, by index. Texts of fewer than `min_words` words have no near-duplicates.
+    """Texts to compare with each other, by index. Texts with an empty set of bigrams have no near-duplicates."""
 
-    `text_hashes` (texts,) are equal where texts have the same words.
-    """
+    def __init__(self, sets: BigramSets, threshold: float) -> None:
+        self.sets, self.threshold = sets, threshold
+        self.prefixes = rarest_prefixes(sets, threshold)
 
-    def __init__(self, texts: Iterable[str], threshold: float, min_words: int) -> None:
-        self.threshold = threshold
-        self.sets, self.text_hashes = bigram_sets(texts, min_words)
-        self.prefixes = rarest_prefixes(self.sets, threshold)
-
-    def is_near(self, indices: Indices, reference_indices: Indices) -> Mask:
-        """For each of the texts at `indices`, whether one of the references is a near-duplicate of it."""
+    def find_near(self, indices: Indices, reference_indices: Indices) -> Indices:
+        """For each of the texts at `indices`, the index of a reference that is a near-duplicate of it; -1: there is none."""
         index = PrefixIndex(self.sets, self.prefixes, reference_indices)
         blocks = range(0, len(indices), BLOCK_TEXTS)
-        masks = [
-            index.has_near(indices[start : start + BLOCK_TEXTS], self.threshold)
+        matches = [
+            index.find_near(indices[start : start + BLOCK_TEXTS], self.threshold)
             for start in tqdm(blocks, desc="near-duplicates", unit="block", disable=None, leave=False)
         ]
-        return np.concatenate([np.zeros(0, bool), *masks])
+        return np.concatenate([np.zeros(0, np.int64), *matches])
 
 
 def find_near_duplicates(
@@ -56,10 +52,11 @@ def find_near_duplicates(
 ) -> list[bool]:
     """For each text, whether one of the references is a near-duplicate of it; never for fewer than `min_words` words."""
     distinct = sorted(set(references))
-    search = NearDuplicateSearch([*texts, *distinct], threshold, min_words)
-    is_near = search.is_near(np.arange(len(texts)), np.arange(len(texts), len(texts) + len(distinct)))
-    values: list[bool] = is_near.tolist()
-    return values
+    sets, _ = bigram_sets([*texts, *distinct], min_words)
+    search = NearDuplicateSearch(sets, threshold)
+    matches = search.find_near(np.arange(len(texts)), np.arange(len(texts), len(texts) + len(distinct)))
+    is_near: list[bool] = (matches >= 0).tolist()
+    return is_near
 
 
 def _bucket(hashes: Hashes) -> Indices:
@@ -92,52 +89,64 @@ class PrefixIndex:
         lengths = prefixes.sizes[reference_indices]
         positions, owners = concatenated_ranges(lengths), np.repeat(reference_indices, lengths)
         hashes = prefixes.hashes[np.repeat(prefixes.offsets[reference_indices], lengths) + positions]
-        keys = _keys(hashes, sets.sizes[owners])
+        keys = sort_keys(hashes, sets.sizes[owners])
         order = np.argsort(keys, kind="stable")
         self.keys, self.positions, self.owners = keys[order], positions[order], owners[order]
 
-    def has_near(self, indices: Indices, threshold: float) -> Mask:
-        """For each of the texts at `indices`, whether a reference is a near-duplicate of it."""
-        is_near = np.zeros(len(indices), bool)
+    def find_near(self, indices: Indices, threshold: float) -> Indices:
+        """For each of the texts at `indices`, a reference that is a near-duplicate of it; -1: there is none."""
+        matches = np.full(len(indices), -1, np.int64)
         lengths = self.prefixes.sizes[indices]
         for position in range(int(lengths.max(initial=0))):
-            active = np.flatnonzero(~is_near & (lengths > position))
+            active = np.flatnonzero((matches < 0) & (lengths > position))
             low, high = self._entry_ranges(indices[active], position, threshold)
-            for rows, entries in _candidate_chunks(active, low, high, is_near):
-                possible = self._can_reach_overlap(indices[rows], position, entries, threshold)
-                rows, y = rows[possible], self.owners[entries[possible]]
-                similar = self._have_similar_bitmaps(indices[rows], y, threshold)
-                rows, y = rows[similar], y[similar]
-                is_near[rows[jaccard_similarity(self.sets, indices[rows], y) >= threshold - ROUNDING]] = True
-        return is_near
+            for rows, entries in _candidate_chunks(active, low, high, matches):
+                x, y = indices[rows], self.owners[entries]
+                is_near = are_near(self.sets, threshold, x, y, position, self.positions[entries])
+                matches[rows[is_near]] = y[is_near]
+        return matches
 
     def _entry_ranges(self, x: Indices, position: int, t: float) -> tuple[Indices, Indices]:
         """(first, last + 1) of the entries that share the bigram at `position` and have a set of possible size."""
         hashes, sizes = self.prefixes.hashes[self.prefixes.offsets[x] + position], self.sets.sizes[x]
-        smallest = np.ceil(t * sizes - ROUNDING).astype(np.int64)
-        largest = np.floor((sizes - position) * (1 + t) / t - sizes + ROUNDING).astype(np.int64)
-        low = np.searchsorted(self.keys, _keys(hashes, smallest), "left")
-        return low, np.maximum(low, np.searchsorted(self.keys, _keys(hashes, np.maximum(largest, 0)), "right"))
-
-    def _can_reach_overlap(self, x: Indices, position: int, entries: Indices, t: float) -> Mask:
-        """Whether both sets have enough elements from the shared bigram on to overlap as t requires."""
-        a, b = self.sets.sizes[x], self.sets.sizes[self.owners[entries]]
-        is_possible: Mask = np.minimum(a - position, b - self.positions[entries]) >= _required_overlap(a, b, t)
-        return is_possible
-
-    def _have_similar_bitmaps(self, x: Indices, y: Indices, t: float) -> Mask:
-        """Whether the bitmaps differ in no more bits than the sets may in bigrams (each sets one bit, some the same)."""
-        a, b = self.sets.sizes[x], self.sets.sizes[y]
-        differing = np.bitwise_count(self.sets.bitmaps[x] ^ self.sets.bitmaps[y]).sum(axis=1, dtype=np.int64)
-        is_similar: Mask = differing <= a + b - 2 * _required_overlap(a, b, t)
-        return is_similar
+        smallest, largest = possible_sizes(sizes, position, t)
+        low = np.searchsorted(self.keys, sort_keys(hashes, smallest), "left")
+        return low, np.maximum(low, np.searchsorted(self.keys, sort_keys(hashes, largest), "right"))
 
 
-def _keys(hashes: Hashes, sizes: Indices) -> Hashes:
+def sort_keys(hashes: Hashes, sizes: Indices) -> Hashes:
     """Sort keys: by bigram, then by the size of the set."""
     capped = np.minimum(sizes, 2**SIZE_BITS - 1).astype(np.uint64)
     keys: Hashes = (hashes << np.uint64(SIZE_BITS)) | capped
     return keys
+
+
+def possible_sizes(sizes: Indices, positions: Indices | int, t: float) -> tuple[Indices, Indices]:
+    """(least, greatest) size of a set that can have a similarity of t with one of `sizes` and shares no earlier bigram.
+
+    `positions` are those of the shared bigram in the prefix.
+    """
+    smallest = np.ceil(t * sizes - ROUNDING).astype(np.int64)
+    largest = np.floor((sizes - positions) * (1 + t) / t - sizes + ROUNDING).astype(np.int64)
+    return smallest, np.maximum(largest, 0)
+
+
+def are_near(
+    sets: BigramSets, t: float, x: Indices, y: Indices, x_positions: Indices | int, y_positions: Indices
+) -> Mask:
+    """Whether each pair x[i], y[i] has a similarity of at least t. The cheap tests rule out most pairs first.
+
+    The positions are those of a bigram in the pair's prefixes, before which the pair shares none.
+    """
+    a, b = sets.sizes[x], sets.sizes[y]
+    required = _required_overlap(a, b, t)
+    pairs = np.flatnonzero(np.minimum(a - x_positions, b - y_positions) >= required)  # enough bigrams are left
+    differing = np.bitwise_count(sets.bitmaps[x[pairs]] ^ sets.bitmaps[y[pairs]]).sum(axis=1, dtype=np.int64)
+    # Each bigram sets one bit, some the same: bitmaps differ in no more bits than the sets may in bigrams.
+    pairs = pairs[differing <= (a + b - 2 * required)[pairs]]
+    is_near = np.zeros(len(x), bool)
+    is_near[pairs[jaccard_similarity(sets, x[pairs], y[pairs]) >= t - ROUNDING]] = True
+    return is_near
 
 
 def _required_overlap(a: Indices, b: Indices, t: float) -> NDArray[np.float64]:
@@ -146,14 +155,16 @@ def _required_overlap(a: Indices, b: Indices, t: float) -> NDArray[np.float64]:
     return overlap
 
 
-def _candidate_chunks(active: Indices, low: Indices, high: Indices, is_near: Mask) -> Iterator[tuple[Indices, Indices]]:
+def _candidate_chunks(
+    active: Indices, low: Indices, high: Indices, matches: Indices
+) -> Iterator[tuple[Indices, Indices]]:
     """Yield (rows, entries) pairs for the index entries low to high of each active row.
 
-    Each row starts with a few entries. More follow only while the caller has not set its `is_near`.
+    Each row starts with a few entries. More follow only while the caller has found no match for it.
     """
     step, depth = 8, 0
     while len(active):
-        is_open = ~is_near[active] & (low + depth < high)
+        is_open = (matches[active] < 0) & (low + depth < high)
         active, low, high = active[is_open], low[is_open], high[is_open]
         width = max(1, CHUNK_PAIRS // step)
         for start in range(0, len(active), width):

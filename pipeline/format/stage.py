@@ -1,68 +1,45 @@
 """Renders the cleaned records through the prompt template and splits them so that no test row leaks into training.
 
-    python -m pipeline.format     data/clean/ → data/formatted/, metrics/format.json
+    python -m pipeline.format     data/clean/, data/raw/rows.parquet (format.group) → data/formatted/, metrics/format.json
 
-Writes data/formatted/{train,validation,test}.jsonl with id, prompt, completion. data/formatted/text/ has the same rows with
-prompt and completion as one text, for tools that expect that; data/formatted/dropped.jsonl has the rows that are in no split.
+data/formatted/ holds
 
-The split of a row is determined by a hash of its normalized question and the seed. So rows with the same question stay
-together, and adding rows never moves an old one. Then near-duplicates are dropped: from train those of test or validation
-rows, from validation those of test rows. The remaining rows leak nothing, by construction; `measure_leakage` checks it all
-the same. `format.split=row` hashes each row's id instead and drops none: a naive shuffle, to see what leakage
-it causes.
+- {train,validation,test}.jsonl: id, prompt, completion
+- text/: the same rows with prompt and completion as one text, for tools that expect that
+- dropped.jsonl: the rows that are in no split, with the reason, and of near rows the id of the row that they are near to
+- clusters.parquet: id, split and cluster (the id of its first row) of each row that is in a split, and its group
+
+Rows with equal or near questions form a cluster, and a hash decides in which split a whole cluster goes (split.py). So the
+splits leak nothing, by construction; `measure_leakage` checks it all the same. `format.split=row` hashes each row's id
+instead: a naive shuffle, to see what leakage it causes.
 """
 
-import hashlib
 import logging
-import math
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from pipeline.config.params import Format, NearDuplicates, Params, Template
+from pipeline.config.params import Format, Params, Template
 from pipeline.core.entrypoint import stage
-from pipeline.core.files import ParquetReader, atomic_write, json_line, write_json, write_jsonl
-from pipeline.core.paths import FORMATTED, METRICS, RECORDS, RECORDS_TASK
+from pipeline.core.files import atomic_write, json_line, write_jsonl
+from pipeline.core.metrics import write_metrics
+from pipeline.core.paths import FORMATTED, RECORDS_TASK
 from pipeline.errors import DataError
-from pipeline.format.bigrams import Indices, concatenated_ranges
-from pipeline.format.near_duplicates import Mask, NearDuplicateSearch
+from pipeline.format.conversations import Conversation, Conversations, read_conversations
+from pipeline.format.duplicates import DuplicateSearch
+from pipeline.format.groups import Groups, read_groups
+from pipeline.format.leakage import measure_leakage, require_leakage_within_limit
+from pipeline.format.notes import describe_moved, find_warnings, near_examples
 from pipeline.format.prompt import render_prompt
-from pipeline.records.tasks import Task, Turn, read_task, turns_of
-from pipeline.records.text import comparison_key
+from pipeline.format.split import REASONS, SPLITS, Split, require_nonempty_splits, split_rows
+from pipeline.records.tasks import read_first_test_row, read_task
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "validation", "test")
-BATCH_ROWS = 4096  # records in memory as Python objects
-
-
-class Conversation(NamedTuple):
-    """A record as the turns of a conversation and the answer to the last one. Plain text is an answer without turns."""
-
-    id: int
-    turns: list[Turn]
-    answer: str
-
-    @property
-    def question(self) -> str:
-        """The text that determines the split: all user turns, or a plain text itself."""
-        return "\n".join(turn.content for turn in self.turns if turn.role == "user") or self.answer
-
-    def compared_texts(self, field: str) -> list[str]:
-        """The texts to compare with other rows' questions or answers (`field`): the row's own, then each earlier turn."""
-        answer = self.answer if self.turns else ""
-        return [self.question if field == "question" else answer, *(turn.content for turn in self.turns[:-1])]
-
-
-Splits = dict[str, list[Conversation]]
-
-
-def conversations_of(records: Iterable[dict[str, Any]], task: Task) -> Iterator[Conversation]:
-    """Yield the conversations of cleaned records, which have the columns of the task."""
-    for record in records:
-        yield Conversation(record["id"], *turns_of(task, record))
+HEADLINE = {key: key for key in (*(f"rows.{split}" for split in SPLITS), "leakage.exact", "leakage.near")}
 
 
 def render_row(row: Conversation, template: Template) -> dict[str, Any]:
@@ -73,199 +50,161 @@ def render_row(row: Conversation, template: Template) -> dict[str, Any]:
     return {"id": row.id, "prompt": prompt, "completion": template.completion.format(answer=row.answer)}
 
 
-def split_key(row: Conversation, options: Format) -> str:
-    """The text of a row that is hashed: its question, normalized, or its id."""
-    return " ".join(comparison_key(row.question)) if options.split == "question" else str(row.id)
-
-
-def assign_split(key: str, options: Format) -> str:
-    """The split of a key (see `split_key`), which does not depend on other rows.
-
-    SHA-256 of the seed and the key gives two numbers that are uniform in [0, 1). Without folds, the first number decides: test
-    below test_fraction, validation below test_fraction + validation_fraction, else train. With folds, the first number selects
-    the fold, and the second one selects validation_fraction of the other folds for validation.
-    """
-    digest = hashlib.sha256(f"{options.seed}\0{key}".encode()).digest()
-    first, second = (int.from_bytes(digest[start : start + 8], "big") / 2**64 for start in (0, 8))
-    if options.folds:
-        is_test, is_validation = int(first * options.folds) == options.fold, second < options.validation_fraction
-    else:
-        is_test = first < options.test_fraction
-        is_validation = first < options.test_fraction + options.validation_fraction
-    return "test" if is_test else "validation" if is_validation else "train"
-
-
-def split_rows(rows: list[Conversation], options: Format, search: "DuplicateSearch") -> tuple[Splits, Splits]:
-    """(split → its rows in their order, split → rows dropped from it as near-duplicates of validation or test rows).
-
-    A near-duplicate of a validation row is dropped from train even if that validation row is dropped too, so that adding a row
-    never brings back another.
-    """
-    splits: Splits = {name: [] for name in SPLITS}
-    for row in rows:
-        splits[assign_split(split_key(row, options), options)].append(row)
-    if options.split == "row":
-        return splits, {"train": [], "validation": []}
-    held_out = {"train": splits["test"] + splits["validation"], "validation": splits["test"]}
-    parts = {
-        name: _partition(splits[name], search.has_near_duplicate(splits[name], others))
-        for name, others in held_out.items()
-    }
-    return splits | {name: kept for name, (kept, _) in parts.items()}, {name: near for name, (_, near) in parts.items()}
-
-
-def _partition(rows: list[Conversation], is_near: list[bool]) -> tuple[list[Conversation], list[Conversation]]:
-    kept = [row for row, near in zip(rows, is_near, strict=True) if not near]
-    return kept, [row for row, near in zip(rows, is_near, strict=True) if near]
-
-
-class DuplicateSearch:
-    """Finds exact and near-duplicates among rows, comparing questions with questions and answers with answers."""
-
-    def __init__(self, rows: list[Conversation], near: NearDuplicates) -> None:
-        self.row_indices = {row.id: index for index, row in enumerate(rows)}
-        self.offsets = np.cumsum([0, *(max(1, len(row.turns)) for row in rows)])  # of each row's texts among all texts
-        self.questions, self.answers = (
-            NearDuplicateSearch(
-                (text for row in rows for text in row.compared_texts(field)), near.threshold, near.min_words
-            )
-            for field in ("question", "answer")
-        )
-
-    def has_near_duplicate(self, rows: list[Conversation], others: list[Conversation]) -> list[bool]:
-        """For each row, whether one of its texts is a near-duplicate of a text of `others`."""
-        has_near = np.zeros(len(rows), bool)
-        (owners, texts), (_, references) = self._text_indices(rows), self._text_indices(others)
-        for search in (self.questions, self.answers):
-            has_near[owners[search.is_near(texts, references)]] = True
-        return _booleans(has_near)
-
-    def has_exact_duplicate(self, rows: list[Conversation], others: list[Conversation]) -> list[bool]:
-        """For each row, whether its question has the words of a question of `others`, or its answer those of an answer.
-
-        Answers count if they are long enough to compare (format.near.min_words).
-        """
-        texts, references = (self.offsets[self._row_indices(group)] for group in (rows, others))
-        same_question, same_answer = (
-            np.isin(search.text_hashes[texts], search.text_hashes[references])
-            for search in (self.questions, self.answers)
-        )
-        return _booleans(same_question | (same_answer & (self.answers.sets.sizes[texts] > 0)))
-
-    def _row_indices(self, rows: list[Conversation]) -> Indices:
-        return np.array([self.row_indices[row.id] for row in rows], np.int64)
-
-    def _text_indices(self, rows: list[Conversation]) -> tuple[Indices, Indices]:
-        """For each text of the rows: (position of its row in `rows`, index among all texts)."""
-        indices = self._row_indices(rows)
-        sizes = self.offsets[indices + 1] - self.offsets[indices]
-        texts = np.repeat(self.offsets[indices], sizes) + concatenated_ranges(sizes)
-        return np.repeat(np.arange(len(rows)), sizes), texts
-
-
-def _booleans(mask: Mask) -> list[bool]:
-    values: list[bool] = mask.tolist()
-    return values
-
-
-def measure_leakage(splits: Splits, search: DuplicateSearch) -> dict[str, float]:
-    """The share of test rows with a question or answer that has a duplicate in train: exact (the same words), or near."""
-    test, train = splits["test"], splits["train"]
-    return {
-        name: sum(has_duplicate(test, train)) / len(test)
-        for name, has_duplicate in (("exact", search.has_exact_duplicate), ("near", search.has_near_duplicate))
-    }
-
-
-def require_leakage_within_limit(leakage: dict[str, float], options: Format) -> None:
-    """Raise DataError if more test rows have a duplicate in train than format.max_leakage allows."""
-    worst = max(leakage.values())
-    if worst > options.max_leakage:
-        raise DataError(
-            f"format.max_leakage: {leakage['exact']:.1%} of the test rows have an exact duplicate in the training set, "
-            f"{leakage['near']:.1%} a near-duplicate; the limit is {options.max_leakage:.1%}. Split by question "
-            f"(format.split=question), or allow it: format.max_leakage={math.ceil(1000 * worst) / 1000:g}"
-        )
-
-
-def require_nonempty_splits(splits: Splits, dropped: Splits) -> None:
-    """Raise DataError with the counts if a split is empty."""
-    if all(splits.values()):
-        return
-    empty = ", ".join(name for name, rows in splits.items() if not rows)
-    counts = ", ".join(f"{name} {len(rows):,}" for name, rows in splits.items())
-    raise DataError(
-        f"the split {empty} would be empty ({counts}; dropped as near-duplicates of validation or test rows: "
-        f"{sum(map(len, dropped.values())):,}). Give more rows, or change format.test_fraction, "
-        "format.validation_fraction, format.seed, or the limit of near-duplicates (format.near)"
-    )
-
-
-def write_splits(splits: Splits, dropped: Splits, template: Template) -> None:
-    """Write the rows of each split, and the dropped rows with the reason, to data/formatted/."""
-    total = sum(map(len, (*splits.values(), *dropped.values())))
+def write_splits(split: Split, groups: Groups, set_aside: list[int], template: Template) -> None:
+    """Write the rows of each split, the dropped rows with their reasons, and the clusters to data/formatted/."""
     with (
         atomic_write(FORMATTED) as folder,
-        tqdm(total=total, desc="write", unit="row", disable=None, leave=False) as bar,
+        tqdm(total=len(split.rows), desc="write", unit="row", disable=None, leave=False) as bar,
     ):
         (folder / "text").mkdir(parents=True)
-        for name, rows in splits.items():
+        for name in SPLITS:
             with (
                 (folder / f"{name}.jsonl").open("wb") as file,
                 (folder / "text" / f"{name}.jsonl").open("wb") as texts,
             ):
-                for row in rows:
+                for row in split.rows_of(name):
                     rendered = render_row(row, template)
                     file.write(json_line(rendered))
                     texts.write(json_line({"id": row.id, "text": rendered["prompt"] + rendered["completion"]}))
                     bar.update()
-        write_jsonl(
-            folder / "dropped.jsonl",
-            (
-                {"id": row.id, "reason": "near_held_out", "split": name} | render_row(row, template)
-                for name, rows in dropped.items()
-                for row in rows
-            ),
-        )
+        write_jsonl(folder / "dropped.jsonl", _dropped_rows(split, set_aside, template))
+        pq.write_table(cluster_table(split, groups), folder / "clusters.parquet", compression="zstd")
 
 
-def read_conversations() -> list[Conversation]:
-    records, task = ParquetReader(RECORDS), read_task(RECORDS_TASK)
-    tables = records.iter_tables(records.column_names, BATCH_ROWS)
-    return [row for table in tables for row in conversations_of(table.to_pylist(), task)]
+def _dropped_rows(split: Split, set_aside: list[int], template: Template) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [{"id": id, "reason": "needs_chat_template", "split": None} for id in set_aside]
+    for index, (reason, name, near) in sorted(split.dropped.items()):
+        match = {} if near is None else {"near": split.rows[near].id}
+        row = split.rows[index]
+        rows.append({"id": row.id, "reason": reason, "split": name, **match, **render_row(row, template)})
+    return rows
+
+
+def cluster_table(split: Split, groups: Groups) -> pa.Table:
+    """id, split, cluster and, with format.group, group of the rows that are in a split."""
+    kept = split.indices(*SPLITS).tolist()
+    ids = [split.rows[index].id for index in kept]
+    columns = {
+        "id": pa.array(ids, pa.int64()),
+        "split": pa.array([split.sides[index] for index in kept], pa.string()),
+        "cluster": pa.array([split.rows[split.clusters[index]].id for index in kept], pa.int64()),
+    }
+    if groups:
+        columns["group"] = pa.array([groups.get(id) for id in ids], pa.string())
+    return pa.table(columns)
+
+
+def collect_metrics(
+    conversations: Conversations, split: Split, groups: Groups, leakage: dict[str, float]
+) -> dict[str, Any]:
+    """The metrics of the stage, without the warnings."""
+    reasons = [drop.reason for drop in split.dropped.values()]
+    dropped = {reason: reasons.count(reason) for reason in REASONS}
+    dropped["needs_chat_template"] = len(conversations.needs_chat_template)
+    sizes = np.bincount(split.clusters, minlength=1)
+    sizes = sizes[sizes > 0]
+    metrics = {
+        "rows_in": len(split.rows) + dropped["needs_chat_template"],
+        "rows": split.counts(),
+        "dropped": dropped,
+        "rows_without_tools": conversations.without_tools,
+        "clusters": {
+            "count": len(sizes),
+            "rows_with_others": int(sizes[sizes > 1].sum()),
+            "largest": int(sizes.max(initial=0)),
+            "rows_moved": sum(cluster in split.moved for cluster in split.clusters.tolist()),
+        },
+        "leakage": leakage,
+    }
+    if groups:
+        values = [groups[row.id] for row in split.rows if row.id in groups]
+        _, counts = np.unique(values, return_counts=True)
+        metrics["groups"] = {
+            "count": len(counts),
+            "largest": int(counts.max()),
+            "test_rows_without": len(split.rows) - len(values),
+        }
+    return metrics
 
 
 @stage("format")
 def main(params: Params) -> None:
     options = params.format
-    rows = read_conversations()
-    log.info(f"Splitting {len(rows):,} rows {describe_split(options)}")
+    task, first_test_row = read_task(RECORDS_TASK), read_first_test_row(RECORDS_TASK)
+    conversations = read_conversations(task)
+    rows = conversations.rows
+    require_rows(conversations)
+    log.info(f"Splitting {len(rows):,} rows {describe_split(options, first_test_row is not None)}")
+    groups = read_groups(options.group, [row.id for row in rows], first_test_row) if options.group else {}
     search = DuplicateSearch(rows, options.near)
-    splits, dropped = split_rows(rows, options, search)
-    require_nonempty_splits(splits, dropped)
-    leakage = measure_leakage(splits, search)
+    split = split_rows(rows, options, search, groups, first_test_row)
+    require_nonempty_splits(split, options.group)
+    leakage = measure_leakage(split, search, options)
     require_leakage_within_limit(leakage, options)
-    write_splits(splits, dropped, options.template)
-    metrics = {
-        "rows_in": len(rows),
-        "rows": {name: len(splits[name]) for name in SPLITS},
-        "dropped_near": {name: len(dropped[name]) for name in dropped},
-        "leakage": leakage,
-    }
-    write_json(METRICS / "format.json", metrics)
-    counts = ", ".join(f"{name} {len(splits[name]):,}" for name in SPLITS)
-    total_dropped = sum(map(len, dropped.values()))
-    log.info(
-        f"{counts}; {total_dropped:,} training or validation rows dropped as near-duplicates of validation or test rows "
-        f"→ {FORMATTED}/"
-    )
-    log.info(
-        f"Test rows with a duplicate in the training set: {leakage['exact']:.1%} exact, {leakage['near']:.1%} near"
-    )
+    write_splits(split, groups, conversations.needs_chat_template, options.template)
+    metrics = collect_metrics(conversations, split, groups, leakage)
+    warnings = find_warnings(split, search, options, leakage, len(conversations.needs_chat_template))
+    examples = near_examples(split, search) if split.dropped or metrics["clusters"]["largest"] > 1 else []
+    write_metrics("format", metrics | {"warnings": warnings, "near_examples": examples}, HEADLINE)
+    log_split(metrics, warnings, examples, options)
+    if moved := describe_moved(split):
+        log.info(moved)
 
 
-def describe_split(options: Format) -> str:
+def require_rows(conversations: Conversations) -> None:
+    """Raise DataError if no row is left to split."""
+    if not conversations.rows:
+        raise DataError(
+            f"no row to split: all {len(conversations.needs_chat_template):,} have tool calls or tool results, which the prompt "
+            "template (format.template) cannot express"
+        )
+
+
+def log_split(metrics: dict[str, Any], warnings: list[str], examples: list[tuple[str, str]], options: Format) -> None:
+    """Log what the split did with the rows."""
+    counts = ", ".join(f"{name} {count:,}" for name, count in metrics["rows"].items())
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in metrics["dropped"].items() if count)
+    log.info(f"{counts}; dropped: {dropped or 'none'} → {FORMATTED}/")
+    clusters = metrics["clusters"]
+    links = "equal or near rows or of one group" if "groups" in metrics else "equal or near rows"
+    if clusters["rows_with_others"]:
+        log.info(
+            f"{clusters['rows_with_others']:,} rows are in clusters of {links}, each in one split; "
+            f"the largest has {clusters['largest']:,}"
+        )
+    if metrics["rows_without_tools"]:
+        log.info(f"{metrics['rows_without_tools']:,} rows list tools, which the prompt template leaves out")
+    leakage = metrics["leakage"]
+    log.info(f"Test rows with a duplicate in the training set: {describe_leakage(leakage)}")
+    for warning in warnings:
+        log.warning(f"Warning: {warning}.")
+    if warnings:
+        for one, other in examples:
+            log.info(f"  near (format.near.threshold={options.near.threshold:g}):\n    {one}\n    {other}")
+
+
+def describe_leakage(leakage: dict[str, float]) -> str:
+    """
+    >>> describe_leakage({"exact": 0.0, "near": 0.0, "answers_exact": 0.25, "answers_near": 0.5})
+    '0.0% exact, 0.0% near; by the answer alone: 25.0% exact, 50.0% near'
+    """
+    text = f"{leakage['exact']:.1%} exact, {leakage['near']:.1%} near"
+    if "answers_exact" in leakage:
+        text += f"; by the answer alone: {leakage['answers_exact']:.1%} exact, {leakage['answers_near']:.1%} near"
+    return text
+
+
+def describe_split(options: Format, has_own_test: bool = False) -> str:
     """The split in words, for the log."""
     key = "by the hash of their question" if options.split == "question" else "one by one (naive: duplicates leak)"
-    test = f"fold {options.fold} of {options.folds}" if options.folds else f"about {options.test_fraction:.0%}"
-    return f"{key}: {test} test, about {options.validation_fraction:.0%} validation, the rest train"
+    if options.split == "question" and options.group:
+        key += f" or {options.group}"
+    if has_own_test:
+        test = "your own test rows"
+    else:
+        test = (
+            f"test fold {options.fold} of {options.folds}"
+            if options.folds
+            else f"about {options.test_fraction:.0%} test"
+        )
+    return f"{key}: {test}, about {options.validation_fraction:.0%} validation, the rest train"

@@ -8,7 +8,8 @@ from support.project import SHIPPED
 
 from pipeline.config.params import Template
 from pipeline.config.placeholders import template_errors
-from pipeline.format.stage import conversations_of, render_row
+from pipeline.format.conversations import conversations_of
+from pipeline.format.stage import render_row
 from pipeline.records.tasks import task_of_mapping
 
 TEMPLATES = {
@@ -45,14 +46,25 @@ def test_record_is_rendered(template: str, record: dict[str, Any], prompt: str, 
     assert render_row(row, TEMPLATES[template]) == {"id": 7, "prompt": prompt, "completion": completion}
 
 
-def test_compared_texts_are_the_question_or_answer_and_earlier_turns() -> None:
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize(
+    "text", ["a {b} {{c}} {0} {answer}", " \u00a0\ttab\r\n  indented\u2028x\ufeff ", "100 % {", "𝄞\x00é"]
+)
+def test_texts_reach_the_model_unchanged(template: str, text: str) -> None:
+    (row,) = conversations_of([{"id": 0, "question": text, "answer": text}], task_of_mapping(["question", "answer"]))
+    rendered = render_row(row, TEMPLATES[template])
+    assert text in rendered["prompt"]
+    assert text in rendered["completion"]
+
+
+def test_question_texts_are_all_user_turns_and_the_last_one() -> None:
     (chat,) = conversations_of([{"id": 0, "messages": CHAT}], task_of_mapping(["messages"]))
     (text,) = conversations_of([{"id": 0, "text": "All of it."}], task_of_mapping(["text"]))
-    assert (chat.compared_texts("question"), chat.compared_texts("answer")) == (
-        ["Hi\nFlu?", "Be brief.", "Hi", "Hello"],
-        ["Rest.", "Be brief.", "Hi", "Hello"],
-    )
-    assert (text.compared_texts("question"), text.compared_texts("answer")) == (["All of it."], [""])
+    assert chat.question_texts() == ["Hi\nFlu?", "Flu?"]
+    assert chat.question_texts(frozenset({"Hi"})) == ["Flu?"]
+    assert chat.question_texts(frozenset({"Flu?"})) == ["Hi"]
+    assert chat.question_texts(frozenset({"Hi", "Flu?"})) == ["Hi\nFlu?"]
+    assert text.question_texts() == ["All of it."]
 
 
 @pytest.mark.parametrize(
