@@ -79,9 +79,10 @@ def exit_with_error(message: str, is_defect: bool) -> None:
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not is_distributed() or not path:
         return
-    Path(path).write_text(
-        json.dumps({"message": message, "timestamp": int(time.time()), "is_defect": is_defect}), encoding="utf-8"
-    )
+    report = json.dumps({"message": message, "timestamp": int(time.time()), "is_defect": is_defect})
+    temporary = Path(f"{path}.new")  # torchrun must not read a file that is only half written
+    temporary.write_text(report, encoding="utf-8")
+    temporary.replace(path)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)  # sys.exit would free memory that gloo's threads still use, which now and then aborts the process

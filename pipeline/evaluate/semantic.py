@@ -11,7 +11,9 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from pipeline.errors import ModelError
-from pipeline.modeling.loading import max_positions_of, quiet_transformers, require_model_folder
+from pipeline.fetch.model_files import require_model_folder
+from pipeline.modeling.loading import quiet_transformers
+from pipeline.modeling.model_config import max_positions_of
 
 if TYPE_CHECKING:
     from pathlib import Path

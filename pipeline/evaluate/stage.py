@@ -18,24 +18,33 @@ import torch
 
 from pipeline.config.params import Evaluate, Params
 from pipeline.core.entrypoint import stage
-from pipeline.core.files import atomic_write, read_jsonl, sha256_of_path, write_json, write_jsonl
-from pipeline.core.paths import METRICS, MODELS, PREDICTIONS, TEST_ROWS
+from pipeline.core.files import atomic_write, read_jsonl, sha256_of_path, write_jsonl
+from pipeline.core.metrics import write_metrics
+from pipeline.core.paths import MODELS, PREDICTIONS, TEST_ROWS
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluate import vllm_engine
 from pipeline.evaluate.semantic import semantic_similarities
 from pipeline.modeling.answer_journal import Answer, AnswerJournal, open_answer_journal
 from pipeline.modeling.devices import device_of
 from pipeline.modeling.encoding import Encoder, build_example, load_encoder, truncate_prompt
-from pipeline.modeling.generation import StopConditions, generate_answers
+from pipeline.modeling.generation import StopConditions, generate_answers, stop_conditions
 from pipeline.modeling.held_out_loss import held_out_losses
-from pipeline.modeling.loading import load_model, max_positions_of
+from pipeline.modeling.loading import load_model
 from pipeline.modeling.memory import explain_out_of_memory
+from pipeline.modeling.model_config import max_positions_of
+from pipeline.modeling.stage_code import library_versions, stage_code_hash
 from pipeline.scoring.answer_scores import is_looping, score_answer
 from pipeline.scoring.metrics import Prediction, summarize_predictions
 
 log = logging.getLogger(__name__)
 
 UNLIMITED = 2**31  # tokens, if the model's configuration sets no limit
+HEADLINE_METRICS = ("exact_match", "f1", "bleu", "loss")
+# The plain names are those of the fine-tuned model, the experiment's result.
+HEADLINE = {
+    "base": {f"{name}.base": name for name in HEADLINE_METRICS},
+    "finetuned": {name: name for name in HEADLINE_METRICS},
+}
 LOGGED_METRICS = ("exact_match", "f1", "bleu", "rougeL", "loss", "perplexity")
 FormattedRow = dict[str, Any]
 
@@ -51,8 +60,8 @@ def predict_rows(
     """The predictions of the rows, without losses. A prompt that is too long loses its start."""
     max_tokens = max_prompt_tokens(max_positions, options.max_new_tokens)
     encoded = encoder.encode_prompts(row["prompt"] for row in rows)
-    prompts = [truncate_prompt(prompt, max_tokens, encoder.bos_id) for prompt in encoded]
-    stop = StopConditions(options.max_new_tokens, encoder.eos_id, encoder.pad_id)
+    prompts = [truncate_prompt(prompt, max_tokens, encoder.start_ids) for prompt in encoded]
+    stop = stop_conditions(model, encoder, options.max_new_tokens)
     resumed = len(journal.answers) if journal else 0
     if resumed:
         log.info(f"Resuming: {resumed:,} of {len(rows):,} answers were already generated")
@@ -112,7 +121,7 @@ def reference_losses(
     completions = encoder.encode_completions(row["completion"] for row in rows)
     max_length = max_positions or UNLIMITED
     pairs = zip(prompts, completions, strict=True)
-    examples = [build_example(*pair, max_length, bos_id=encoder.bos_id) for pair in pairs]
+    examples = [build_example(*pair, max_length, start_ids=encoder.start_ids) for pair in pairs]
     losses = held_out_losses(model, examples, encoder.pad_id)
     texts = [
         row["completion"] if tokens == len(completion) else encoder.tokenizer.decode(completion[:tokens])
@@ -169,6 +178,10 @@ def journal_key(rows: list[FormattedRow], folder: Path, options: Evaluate, devic
         "prompts": [row["prompt"] for row in rows],
         "model": sha256_of_path(folder),
         "device": device.type,
+        "code": stage_code_hash("evaluate"),
+        "libraries": library_versions(),
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         **options.model_dump(include={"max_new_tokens", "precision", "engine"}),
     }
 
@@ -190,6 +203,6 @@ def main(params: Params, instance: str) -> None:
             predictions, metrics = evaluate_model(rows, folder, options, device, journal)
         with atomic_write(PREDICTIONS / f"{instance}.jsonl") as temporary:
             write_jsonl(temporary, predictions)
-        write_json(METRICS / "evaluate" / f"{instance}.json", metrics)
+        write_metrics(f"evaluate/{instance}", metrics, HEADLINE[instance])
     values = ", ".join(f"{name} {metrics[name]:.4g}" for name in LOGGED_METRICS if name in metrics)
     log.info(f"{values}; {'answers' if has_prompts(rows) else 'losses'} in {PREDICTIONS / instance}.jsonl")

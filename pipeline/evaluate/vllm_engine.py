@@ -63,18 +63,18 @@ def _generate(engine: Any, prompts: list[list[int]], stop: StopConditions) -> li
     from vllm import SamplingParams
 
     greedy = SamplingParams(
-        temperature=0.0, max_tokens=stop.max_new_tokens, stop_token_ids=[stop.eos_id], detokenize=False
+        temperature=0.0, max_tokens=stop.max_new_tokens, stop_token_ids=stop.end_ids, detokenize=False
     )
     try:
         results = engine.generate([{"prompt_token_ids": prompt} for prompt in prompts], greedy)
     except Exception as error:
         raise _vllm_error(error) from None
-    return [_answer(result.outputs[0], stop.eos_id) for result in results]
+    return [_answer(result.outputs[0], stop.end_ids) for result in results]
 
 
-def _answer(output: Any, eos_id: int) -> Answer:
+def _answer(output: Any, end_ids: list[int]) -> Answer:
     """Only some versions of vLLM include the end-of-text token in the output, so finish_reason decides."""
-    answer = answer_of(list(output.token_ids), eos_id)
+    answer = answer_of(list(output.token_ids), end_ids)
     return answer._replace(finish_reason="stop") if output.finish_reason == "stop" else answer
 
 

@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 from pipeline.config.options import EarlyStopping
 from pipeline.errors import ConfigError
 from pipeline.modeling.encoding import IGNORE_INDEX, Encoder, truncate_prompt
-from pipeline.modeling.generation import StopConditions, generate_answers
+from pipeline.modeling.generation import generate_answers, stop_conditions
 from pipeline.scoring.answer_scores import score_answer
 
 
@@ -40,13 +40,13 @@ class GenerationMetric:
                 f"train.early_stopping.metric: {options.metric} scores answers to validation questions, but these rows do "
                 "not separate question and answer. Use tokenize.loss=completion; for plain text, use validation_loss"
             )
-        self.prompts = [truncate_prompt(prompt, max_prompt_tokens, encoder.bos_id) for prompt, _ in pairs]
+        self.prompts = [truncate_prompt(prompt, max_prompt_tokens, encoder.start_ids) for prompt, _ in pairs]
         self.references = [self._decode(completion) for _, completion in pairs]
 
     def __call__(self, model: PreTrainedModel) -> dict[str, float]:
         """The mean score by the configured metric, from 0 to 1. The model keeps its generation config."""
         original_config = model.generation_config
-        stop = StopConditions(self.options.max_new_tokens, self.encoder.eos_id, self.encoder.pad_id)
+        stop = stop_conditions(model, self.encoder, self.options.max_new_tokens)
         answers = generate_answers(model, self.prompts, stop, self.batch_size)
         model.generation_config = original_config
         name = self.options.metric

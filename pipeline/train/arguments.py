@@ -46,7 +46,6 @@ def training_arguments(
         restore_callback_states_from_checkpoint=True,  # early stopping's patience, the time budget
         save_strategy=evaluation,
         save_steps=options.eval_steps or 500,
-        save_total_limit=1,
         load_best_model_at_end=options.keep_best,
         metric_for_best_model=options.early_stopping.metric,
         greater_is_better=options.early_stopping.metric in ANSWER_METRICS,

@@ -18,8 +18,9 @@ from pipeline.modeling import held_out_loss
 from pipeline.modeling.collation import collate_packed, collate_padded, supports_packing
 from pipeline.modeling.devices import uses_bf16
 from pipeline.modeling.encoding import Example, load_encoder
-from pipeline.modeling.loading import load_tokenizer, max_positions_of
+from pipeline.modeling.loading import load_tokenizer
 from pipeline.modeling.memory import retain_freed_memory
+from pipeline.modeling.model_config import max_positions_of
 from pipeline.train import attention, chunked_loss
 from pipeline.train.answer_metric import GenerationMetric
 from pipeline.train.arguments import training_arguments

@@ -1,12 +1,24 @@
 """Callbacks that end a training before its last step or follow its evaluations: early stopping, time budget, plateau."""
 
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import IntervalStrategy
 
-from pipeline.core.distributed import broadcast_object
+from pipeline.core.distributed import broadcast_object, is_distributed
+from pipeline.errors import PipelineError
 from pipeline.train.schedules import PlateauRate
 
 
@@ -79,3 +91,58 @@ class TimeBudgetCallback(TrainerCallback, ExportableState):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if broadcast_object(self.elapsed_seconds() > 60 * self.max_minutes):
             control.should_log = control.should_evaluate = control.should_save = control.should_training_stop = True
+
+
+class SigtermCallback(TrainerCallback):
+    """Once `received` is set, writes a checkpoint after the current step and ends the training with a PipelineError.
+
+    If an epoch's evaluation follows the step, or one is under way, the training ends without a new checkpoint.
+    """
+
+    received = False
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # A training that resumed after an epoch would miss the evaluation at its end.
+        is_evaluated_next = args.eval_strategy == IntervalStrategy.EPOCH and (
+            control.should_training_stop or float(state.epoch or 0).is_integer()
+        )
+        if self.received and not is_evaluated_next:
+            control.should_save = True
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self.received:  # an evaluation may take longer than the time before SIGKILL
+            raise PipelineError(
+                "terminated by SIGTERM in an evaluation. Run it again to resume from the last checkpoint"
+            )
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.received:
+            raise PipelineError(
+                f"terminated by SIGTERM; checkpoint-{state.global_step} is written. Run it again to resume from there"
+            )
+
+
+@contextmanager
+def checkpoint_on_sigterm(trainer: Trainer) -> Iterator[None]:
+    """Have SIGTERM end the trainer's training after a checkpoint.
+
+    This is for a single process: several would receive the signal at different steps. They end at once, and resume from
+    their last checkpoint.
+    """
+    if is_distributed():
+        yield
+        return
+    callback = SigtermCallback()
+    trainer.add_callback(callback)  # the last one: the history must not log at its checkpoint
+
+    def receive(*_: Any) -> None:
+        callback.received = True
+
+    previous = signal.signal(signal.SIGTERM, receive)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        trainer.remove_callback(callback)

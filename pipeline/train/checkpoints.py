@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed
 from transformers import PreTrainedModel, Trainer
 
@@ -22,14 +23,26 @@ from pipeline.core.distributed import broadcast_object, is_distributed, is_main_
 from pipeline.core.files import attach_path_to_os_error, sha256_of_path
 from pipeline.core.paths import checkpoint_root
 from pipeline.errors import ConfigError, ModelError
+from pipeline.modeling.stage_code import library_versions, stage_code_hash
+from pipeline.train.checkpoint_manifest import remove_checkpoints, write_manifest
 from pipeline.train.methods import has_adapter, load_adapter
 
 log = logging.getLogger(__name__)
 
 
 def checkpoint_key(values: dict[str, Any], *paths: Path) -> str:
-    """A hash of all that a training's result depends on: its parameters and the content of `paths`."""
-    dependencies = {"values": values, "content": [sha256_of_path(path) for path in paths]}
+    """A hash of all that a training's result depends on: its parameters, the content of `paths`, code and libraries.
+
+    On a CPU, the number of threads and the instruction set change the rounding, so they are part of it.
+    """
+    dependencies = {
+        "values": values,
+        "content": [sha256_of_path(path) for path in paths],
+        "code": stage_code_hash("train"),
+        "libraries": library_versions(),
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
     return hashlib.sha256(json.dumps(dependencies, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -45,7 +58,9 @@ def checkpoint_folder(key: str) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.warning("The same training is already running; this one starts from the beginning, beside it.")
+            log.warning(
+                "The same training is already running; this one starts from the beginning in a folder of its own."
+            )
             with tempfile.TemporaryDirectory(prefix=f"{key}-", dir=root) as temporary:
                 yield Path(temporary)
             return
@@ -82,18 +97,6 @@ def shared_checkpoint_folder(key: str) -> Iterator[Path]:
 def _barrier() -> None:
     if is_distributed():
         torch.distributed.barrier()
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The latest complete checkpoint in a folder. Incomplete checkpoints are removed."""
-    complete = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        try:  # the Trainer writes this file last
-            state = json.loads((checkpoint / "trainer_state.json").read_text())
-            complete.append((state["global_step"], checkpoint))
-        except (OSError, ValueError, KeyError):
-            shutil.rmtree(checkpoint)
-    return max(complete)[1] if complete else None
 
 
 def load_weights(model: torch.nn.Module, checkpoint: Path) -> None:
@@ -137,9 +140,49 @@ class StrictTrainer(Trainer):
             assert self.state.best_model_checkpoint is not None
             load_weights(self.model, Path(self.state.best_model_checkpoint))
 
+    has_ended = False  # whether the training had ended when the checkpoint that it resumes from was written
+
+    def _init_training_state(self, *arguments: Any) -> Any:
+        progress = super()._init_training_state(*arguments)
+        self.has_ended = self.control.should_training_stop  # as the checkpoint has it; the Trainer resets it
+        if self.state.global_step:  # the base model was evaluated before the first step
+            self.args.eval_on_start = False
+        return progress
+
+    def _run_epoch(self, *arguments: Any, **options: Any) -> None:
+        """Run an epoch, unless the training had ended: the Trainer would take one more step before it notices."""
+        if self.has_ended:
+            self.control.should_training_stop = True
+            return
+        checkpoint = options["resume_from_checkpoint"]
+        if checkpoint is not None and options["epoch"] == options["epochs_trained"]:
+            self._load_loss_sum(Path(checkpoint))
+        super()._run_epoch(*arguments, **options)  # type: ignore[no-untyped-call]  # no types there
+
+    def _load_loss_sum(self, checkpoint: Path) -> None:
+        """Continue the sum of losses of the next log entry; the Trainer would start a new one."""
+        saved = torch.load(checkpoint / self._loss_sum_file(), weights_only=True)
+        self._tr_loss, self._globalstep_last_logged = saved["sum"].to(self.args.device), saved["last_logged_step"]
+
+    def _loss_sum_file(self) -> str:
+        return f"loss_sum_{self.args.process_index}.pth"
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Save a checkpoint; once it is complete, remove the older ones, except the best."""
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial))
+            current = folder / f"checkpoint-{self.state.global_step}"
+            write_manifest(current)
+            best = self.state.best_model_checkpoint
+            remove_checkpoints(folder, keep=[current, *([Path(best)] if best else [])])
+        _barrier()
+
     def _save_rng_state(self, output_dir: str) -> None:
         """Wait until all processes have saved theirs: only then may the main process write the file that completes it."""
         super()._save_rng_state(output_dir)
+        loss_sum = {"sum": self._tr_loss.cpu(), "last_logged_step": self._globalstep_last_logged}
+        torch.save(loss_sum, Path(output_dir) / self._loss_sum_file())
         _barrier()
 
 

@@ -13,6 +13,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from pipeline.config.options import Compute, Distributed, Local
+from pipeline.core.console import printable
 from pipeline.core.distributed import NODE_RANK, is_distributed, is_main_node
 from pipeline.errors import ConfigError, ModelError, PipelineError
 
@@ -124,7 +125,7 @@ def root_cause(error: "ChildFailedError", processes: int) -> PipelineError:
             f"{process} lost its connection to the others. If another node reports an error, fix that first; also check "
             f"that {MASTER_ADDRESS} can be reached from this node. Run it again to resume from the last checkpoint"
         )
-    sys.stderr.write(f"\n{failure.message}\n")
+    sys.stderr.write(printable(f"\n{failure.message}\n"))
     return PipelineError(f"{process} failed; its traceback is above")
 
 

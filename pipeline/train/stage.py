@@ -19,21 +19,30 @@ from pipeline.config.options import Compute
 from pipeline.config.params import Params, Train
 from pipeline.core.distributed import broadcast_object, is_main_process, local_rank, process_group
 from pipeline.core.entrypoint import stage
-from pipeline.core.files import write_json
-from pipeline.core.paths import BASE, FINETUNED, METRICS, TOKENIZED, TRAIN_HISTORY
+from pipeline.core.metrics import write_metrics
+from pipeline.core.paths import BASE, FINETUNED, TOKENIZED, TRAIN_HISTORY
 from pipeline.modeling.collation import skip_packing_detection
 from pipeline.modeling.devices import device_of
-from pipeline.modeling.loading import load_tokenizer
 from pipeline.modeling.memory import explain_out_of_memory
 from pipeline.train.build_trainer import build_trainer
-from pipeline.train.checkpoints import checkpoint_key, gather_model, last_checkpoint, shared_checkpoint_folder
+from pipeline.train.callbacks import checkpoint_on_sigterm
+from pipeline.train.checkpoint_manifest import last_checkpoint
+from pipeline.train.checkpoints import checkpoint_key, gather_model, shared_checkpoint_folder
 from pipeline.train.export import export_model, training_metrics
 from pipeline.train.history import history_rows, write_history
 from pipeline.train.launch import launch_if_distributed
 from pipeline.train.log_messages import describe_run, oom_hint, report
 from pipeline.train.methods import load_trainable
+from pipeline.train.warnings import training_warnings
 
 log = logging.getLogger(__name__)
+
+HEADLINE = {
+    "training_loss": "loss",
+    "validation_loss_before": "validation_loss_before",
+    "validation_loss": "validation_loss",
+    "steps": "steps",
+}
 
 
 def train(options: Train, device: torch.device, compute: Compute | None = None) -> dict[str, Any]:
@@ -44,19 +53,22 @@ def train(options: Train, device: torch.device, compute: Compute | None = None) 
         checkpoint = broadcast_object(last_checkpoint(folder) if is_main_process() else None)
         trainer = build_trainer(options, BASE, TOKENIZED, folder, device, compute)
         log.info(describe_run(options, trainer))
+        for warning in (warnings := training_warnings(options, len(trainer.train_dataset), trainer.args.world_size)):
+            log.warning(f"Warning: {warning}.")
         log.debug(f"checkpoints in {folder}")
         if checkpoint:
             log.info(f"Resuming from {checkpoint.name}")
         with explain_out_of_memory(oom_hint(options, trainer)), skip_packing_detection(options.packing):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            with checkpoint_on_sigterm(trainer):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             evaluation = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
         model = gather_model(trainer, lambda: load_trainable(BASE, options, device))
         history = history_rows(trainer.state.log_history)
         metrics = training_metrics(trainer, model, evaluation, history, BASE)
         if is_main_process():
             write_history(TRAIN_HISTORY, history)
-            export_model(model.cpu(), load_tokenizer(BASE), BASE, FINETUNED)
-        return metrics
+            export_model(model.cpu(), BASE, FINETUNED)
+        return {**metrics, "warnings": warnings}
 
 
 @stage("train")
@@ -67,5 +79,5 @@ def main(params: Params) -> None:
     with process_group(on_cpu=device.type == "cpu"):
         metrics = train(params.train, device, params.compute)
         if is_main_process():
-            write_json(METRICS / "train.json", metrics)
+            write_metrics("train", metrics, HEADLINE)
             report(metrics)

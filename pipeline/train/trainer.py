@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
@@ -39,17 +40,20 @@ def validation_loss(prediction: EvalPrediction) -> dict[str, float]:
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """The order of `sample_order`, drawn from torch's global random state and shared by all processes."""
+    """The order of `sample_order`, a function of the seed and the epoch alone.
 
-    def __init__(self, lengths: list[int], rows_per_step: int) -> None:
-        self.lengths, self.rows_per_step = lengths, rows_per_step
+    So a resumed training draws the same order, whatever its random state is, and so does every process.
+    """
+
+    def __init__(self, lengths: list[int], rows_per_step: int, seed: int) -> None:
+        self.lengths, self.rows_per_step, self.seed, self.epoch = lengths, rows_per_step, seed, 0
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
-        order = sample_order(self.lengths, self.rows_per_step, lambda count: torch.randperm(count).tolist())
-        return iter(broadcast_object(order))
+        generator = np.random.default_rng([self.seed, self.epoch])
+        return iter(sample_order(self.lengths, self.rows_per_step, lambda count: generator.permutation(count).tolist()))
 
 
 class FineTuner(StrictTrainer):
@@ -62,6 +66,7 @@ class FineTuner(StrictTrainer):
 
     train_dataset: datasets.Dataset
     eval_dataset: datasets.Dataset
+    length_sampler: LengthGroupedSampler | None = None
 
     def __init__(
         self,
@@ -128,14 +133,17 @@ class FineTuner(StrictTrainer):
             self.data_collator = collator
 
     def _get_train_sampler(self, train_dataset: Any = None) -> "Sampler[Any] | None":
-        """With group_by_length, rows of similar length next to each other, in the main process's order.
-
-        The processes' own random states differ, as each draws its own dropout masks.
-        """
+        """With group_by_length, rows of similar length next to each other."""
         if not self.options.group_by_length:
             return super()._get_train_sampler(train_dataset)
-        rows = train_dataset or self.train_dataset
-        return LengthGroupedSampler(list(rows["length"]), rows_per_step(self.options, self.args.world_size))
+        rows, step_rows = train_dataset or self.train_dataset, rows_per_step(self.options, self.args.world_size)
+        self.length_sampler = LengthGroupedSampler(list(rows["length"]), step_rows, self.options.seed)
+        return self.length_sampler
+
+    def _run_epoch(self, *arguments: Any, **options: Any) -> None:
+        if self.length_sampler is not None:  # Accelerate does not pass the epoch on to samplers of several processes
+            self.length_sampler.epoch = options["epoch"]
+        super()._run_epoch(*arguments, **options)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> "Sampler[Any]":
         """The rows in their order, longest first; the Trainer would group them by length again."""

@@ -45,11 +45,11 @@ def finished_training(
         shutil.copytree(built, folder, symlinks=True)
         with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
             patch.delenv("DVC_ROOT", raising=False)
-            write_json(Path("metrics/train.json"), stage.train(options(**changes), torch.device("cpu")))
+            write_json(Path("metrics/details/train.json"), stage.train(options(**changes), torch.device("cpu")))
         return folder
 
     folder = make_once(name, train_in_copy, tmp_path_factory)
-    return Training(folder, changes, read_json(folder / "metrics/train.json"))
+    return Training(folder, changes, read_json(folder / "metrics/details/train.json"))
 
 
 @pytest.fixture(scope="session")

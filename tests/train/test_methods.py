@@ -1,6 +1,7 @@
 """LoRA adapters and the models they are merged into; dropout, label smoothing and NEFTune, which do not outlast training."""
 
 import json
+import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,18 +11,23 @@ import pytest
 import torch
 from support.interruptions import kill_training
 from support.project import TINY
+from tokenizers import AddedToken
 from torch.nn.functional import cross_entropy
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, MambaConfig, MambaForCausalLM
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, MambaConfig, MambaForCausalLM
 
 from pipeline.compose.composition import compose_params, parse_params
 from pipeline.config.params import Train
+from pipeline.config.sources import FolderModel
 from pipeline.core.files import read_parquet
 from pipeline.errors import ConfigError, ModelError
+from pipeline.fetch.model_folder import fetch_model
+from pipeline.modeling.encoding import load_encoder
+from pipeline.modeling.generation import stop_conditions
 from pipeline.modeling.loading import load_model
 from pipeline.train import stage as train
 from pipeline.train.answer_metric import GenerationMetric
 from pipeline.train.build_trainer import build_trainer
-from pipeline.train.checkpoints import last_checkpoint
+from pipeline.train.checkpoint_manifest import last_checkpoint
 from pipeline.train.methods import (
     dropout_changes,
     dropout_keys,
@@ -31,6 +37,7 @@ from pipeline.train.methods import (
     missing_for_qlora,
     target_module_error,
 )
+from pipeline.train.model_source import MODEL_SOURCE
 from pipeline.train.trainer import FineTuner
 
 CPU, BASE, FINETUNED = torch.device("cpu"), Path("models/base"), Path("models/finetuned")
@@ -64,19 +71,64 @@ def test_adapter_on_the_base_and_the_merged_model_give_the_same_logits(
     assert lora_training.metrics["parameters"] == load_model(base).num_parameters() + 4096
 
 
-def test_same_training_writes_the_same_adapter_without_paths_of_this_machine(
+def test_same_training_writes_the_same_adapter_except_its_base_path(
     in_built: Path, train_options: Options, lora_training: Any
 ) -> None:
     train.train(train_options(**lora_training.changes), CPU)
-    files = files_in(FINETUNED)
-    assert files == files_in(lora_training.finetuned)
+    files, others = files_in(FINETUNED), files_in(lora_training.finetuned)
+    config, other_config = (json.loads(found.pop("adapter/adapter_config.json")) for found in (files, others))
+    assert files == others
     assert {name for name in files if name.startswith("adapter")} == {
-        "adapter/adapter_config.json",
         "adapter/adapter_model.safetensors",
+        "adapter/tokenizer.json",
+        "adapter/tokenizer_config.json",
     }
-    config = json.loads(files["adapter/adapter_config.json"])
-    assert config["base_model_name_or_path"] == "models/base"
+    assert config.pop("base_model_name_or_path") == str(in_built / "models/base")  # random weights have no other folder
+    assert other_config.pop("base_model_name_or_path") == str(lora_training.folder / "models/base")
+    assert config == other_config
     assert (config["r"], config["lora_alpha"], config["task_type"]) == (4, 8.0, "CAUSAL_LM")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # in peft, about transformers' next version
+@pytest.mark.parametrize("tokens", [[], ["<|im_start|>", "<|im_end|>"]], ids=["plain", "added tokens"])
+def test_peft_loads_the_adapter_from_another_folder(
+    in_built: Path, train_options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: list[str]
+) -> None:
+    """The base is a folder of the user's; for the added tokens, which it does not embed, the adapter has the embeddings."""
+    from peft import AutoPeftModelForCausalLM
+
+    shutil.copytree(BASE, "own/model", ignore=shutil.ignore_patterns(MODEL_SOURCE))
+    tokenizer = AutoTokenizer.from_pretrained("own/model")
+    tokenizer.add_tokens([AddedToken(token, special=True) for token in tokens])
+    tokenizer.save_pretrained("own/model")
+    metrics = fetch_model(FolderModel(source="folder", path="own/model", sha256=None))
+    assert metrics["embeddings_added"] == len(tokens)
+    train.train(train_options(max_steps=2, method=LORA, learning_rate=0.01), CPU)
+    config = json.loads((FINETUNED / "adapter/adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == (str(in_built / "own/model"), None)
+    expected = load_model(FINETUNED)
+    assert not torch.equal(logits(expected), logits(load_model(BASE)))
+    adapter = (in_built / FINETUNED / "adapter").rename(tmp_path / "adapter")
+    monkeypatch.chdir("/")
+    loaded = AutoPeftModelForCausalLM.from_pretrained(adapter).eval()
+    torch.testing.assert_close(logits(loaded), logits(expected), rtol=0, atol=1e-5)
+    assert AutoTokenizer.from_pretrained(adapter).padding_side == "left"
+
+
+@pytest.mark.parametrize("method", [{"kind": "full"}, LORA])
+def test_end_tokens_and_chat_template_of_the_base_are_kept(
+    in_built: Path, train_options: Options, method: dict[str, Any]
+) -> None:
+    """End tokens that are tokens of ordinary text here are not: another tokenizer's end of text."""
+    config = {"eos_token_id": [1, 0, 7], "do_sample": True, "temperature": 0.5}
+    (BASE / "generation_config.json").write_text(json.dumps(config))
+    (BASE / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    train.train(train_options(max_steps=1, method=method), CPU)
+    assert AutoTokenizer.from_pretrained(FINETUNED).chat_template == "{{ messages[0]['content'] }}"
+    generation = json.loads((FINETUNED / "generation_config.json").read_text())
+    assert (generation["eos_token_id"], generation["do_sample"]) == ([0, 1], False)
+    for folder in (BASE, FINETUNED):
+        assert stop_conditions(load_model(folder), load_encoder(folder), 8).end_ids == [0, 1]
 
 
 def test_best_checkpoint_of_an_adapter_is_kept(

@@ -2,14 +2,11 @@
 
 import random
 
-import torch
-
 from pipeline.train.trainer import LengthGroupedSampler
 
 
 def order_of(lengths: list[int], rows_per_step: int, seed: int = 0) -> list[int]:
-    torch.manual_seed(seed)
-    return list(LengthGroupedSampler(lengths, rows_per_step))
+    return list(LengthGroupedSampler(lengths, rows_per_step, seed))
 
 
 def test_rows_come_once_longest_step_first_incomplete_step_last() -> None:

@@ -29,7 +29,8 @@ from pipeline.errors import ModelError
 from pipeline.evaluate.stage import evaluate_model
 from pipeline.modeling.loading import load_model
 from pipeline.train import stage as train
-from pipeline.train.checkpoints import checkpoint_folder, checkpoint_key, last_checkpoint, load_weights
+from pipeline.train.checkpoint_manifest import last_checkpoint, write_manifest
+from pipeline.train.checkpoints import checkpoint_folder, checkpoint_key, load_weights
 from pipeline.train.export import model_stats
 from pipeline.train.history import history_rows
 from pipeline.train.trainer import FineTuner
@@ -111,6 +112,7 @@ def test_transformers_loads_the_finetuned_model(full_training: Any) -> None:
     assert not list(folder.glob("*.bin"))
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert tokenizer.padding_side == "left"
     answer = pipeline("text-generation", str(folder))("### Question:\nWhat is acne?\n### Answer:", max_new_tokens=3)
     assert answer[0]["generated_text"].startswith("### Question:\nWhat is acne?\n### Answer:")
     checkpoints = full_training.folder / ".checkpoints"
@@ -186,10 +188,10 @@ def test_interruptions_do_not_use_up_patience(in_built: Path, train_options: Opt
 
 
 def test_incomplete_checkpoints_are_not_used(tmp_path: Path) -> None:
-    for step, state in ((4, '{"global_step": 4}'), (8, '{"global_ste')):
+    for step in (4, 8):
         (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    (tmp_path / "checkpoint-12").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text('{"best_model_checkpoint": null}')
+    write_manifest(tmp_path / "checkpoint-4")
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-4"]
 
