@@ -2,22 +2,28 @@
 
     python -m pipeline.folds
 
-Reads the current commit's experiments that set `format.folds` (`dvc exp show`). Experiments whose parameters differ only in
-`format.fold` are the folds of one cross-validation and give one table. The standard deviation is the sample's (n - 1).
+Reads the current commit's experiments that set `format.folds` (`dvc exp show`), and their metrics from DVC's cache or remote.
+Experiments whose parameters differ only in `format.fold` are the folds of one cross-validation and give one table. The
+standard deviation is the sample's (n - 1).
 """
 
+import functools
 import json
 import statistics
 import subprocess
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pipeline.compose.leaves import diff_leaves, flatten
+from pipeline.core.console import printable
 from pipeline.core.entrypoint import report_errors
 from pipeline.core.paths import METRICS, PARAMS
 from pipeline.errors import ConfigError
+from pipeline.leaderboard.runs import evaluation_metrics, open_repository
 
 MODELS = ("base", "finetuned")
+ReadMetrics = Callable[[str, str, str], dict[str, Any]]
 QUEUE_COMMAND = "dvc exp run --queue -S format.folds=5 -S 'format.fold=range(0,5)', then: dvc queue start"
 
 
@@ -37,16 +43,28 @@ def list_experiments() -> list[dict[str, Any]]:
     return [revision for commit in commits for entry in commit["experiments"] or [] for revision in entry["revs"][:1]]
 
 
-def fold_of(experiment: dict[str, Any]) -> Fold | None:
-    """The fold that an experiment ran; None if it sets no format.folds or has not finished."""
+def fold_of(experiment: dict[str, Any], read_metrics: ReadMetrics) -> Fold | None:
+    """The fold that an experiment ran; None if it sets no format.folds or has not finished.
+
+    read_metrics: name of the experiment, its commit, model → everything that evaluate measured.
+    """
     data = experiment["data"] or {}
     params = data.get("params", {}).get(str(PARAMS), {}).get("data")
-    files = {name: data.get("metrics", {}).get(f"{METRICS}/evaluate/{name}.json", {}).get("data") for name in MODELS}
-    if not params or not params.get("format", {}).get("folds") or not all(files.values()):
+    headlines = [data.get("metrics", {}).get(f"{METRICS}/evaluate/{model}.json", {}).get("data") for model in MODELS]
+    if not params or not params.get("format", {}).get("folds") or not all(headlines):
         return None
-    number = params["format"].pop("fold")
-    metrics = {name: {key: v for key, v in values.items() if isinstance(v, float)} for name, values in files.items()}
-    return Fold(experiment["name"] or experiment["rev"][:7], number, params, metrics)
+    number, name = params["format"].pop("fold"), experiment["name"] or experiment["rev"][:7]
+    files = {model: read_metrics(name, experiment["rev"], model) for model in MODELS}
+    metrics = {model: {key: v for key, v in values.items() if isinstance(v, float)} for model, values in files.items()}
+    return Fold(name, number, params, metrics)
+
+
+def list_folds() -> list[Fold]:
+    """The folds that experiments of the current commit have run. Raises ConfigError or DataError."""
+    experiments = list_experiments()
+    with open_repository() as repo:
+        read = functools.partial(evaluation_metrics, repo)
+        return [fold for experiment in experiments if (fold := fold_of(experiment, read))]
 
 
 def cross_validations(folds: list[Fold]) -> list[list[Fold]]:
@@ -84,13 +102,13 @@ def fold_table(folds: list[Fold]) -> list[str]:
 
 def main() -> None:
     with report_errors("folds"):
-        groups = cross_validations([fold for experiment in list_experiments() if (fold := fold_of(experiment))])
+        groups = cross_validations(list_folds())
         if not groups:
             raise ConfigError(f"no experiment of this commit has run with format.folds; run: {QUEUE_COMMAND}")
         for group in groups:
             differences = diff_leaves(flatten(groups[0][0].params), flatten(group[0].params))
             changes = ", ".join(f"{key}={value}" for key, (_, value) in differences.items())
-            print("\n".join([f"\n{changes}" if changes else "", *fold_table(group)]))
+            print(printable("\n".join([f"\n{changes}" if changes else "", *fold_table(group)])))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,14 @@
 
     python -m pipeline.pin
 
-params.yaml (the names) and metrics/fetch/{data,model}.json (the commits) → `revision` in conf/{data,model}/*.yaml.
+params.yaml (the names) and metrics/details/fetch/{data,model}.json (the commits) → `revision` in conf/{data,model}/*.yaml.
 """
 
 from pipeline.compose import yaml_files
 from pipeline.compose.composition import parse_params
 from pipeline.core.entrypoint import report_errors, require_params
-from pipeline.core.files import read_json
-from pipeline.core.paths import CONF, METRICS, PARAMS
+from pipeline.core.metrics import details_path, read_metrics
+from pipeline.core.paths import CONF, PARAMS
 from pipeline.errors import ConfigError
 
 
@@ -22,8 +22,7 @@ def pin_revisions() -> list[str]:
     params = parse_params(PARAMS.read_text(encoding="utf-8"))
     pinned = []
     for section in ("data", "model"):
-        metrics = METRICS / "fetch" / f"{section}.json"
-        fetched = read_json(metrics) if metrics.exists() else {}
+        fetched = read_metrics(f"fetch/{section}") if details_path(f"fetch/{section}").exists() else {}
         if params[section]["source"] == fetched.get("source") == "hub" and params[section]["name"] == fetched["name"]:
             pinned += _pin(section, fetched["name"], fetched["revision"])
     if not pinned:

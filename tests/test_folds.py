@@ -40,14 +40,17 @@ def test_table_names_missing_folds() -> None:
 
 def test_failed_experiments_and_those_without_folds_are_skipped() -> None:
     def experiment(folds: int | None, f1: float | None) -> dict[str, Any]:
-        metrics = {f"metrics/evaluate/{name}.json": {"data": {"f1": f1, "rows": 3}} for name in ("base", "finetuned")}
+        metrics = {f"metrics/evaluate/{name}.json": {"data": {"f1": {name: f1}}} for name in ("base", "finetuned")}
         params = {"params.yaml": {"data": {"format": {"folds": folds, "fold": 1}}}}
         return {"rev": "a" * 40, "name": "x", "data": {"params": params, "metrics": metrics if f1 is not None else {}}}
 
-    assert fold_of(experiment(None, 0.5)) is None
-    assert fold_of(experiment(3, None)) is None
-    assert fold_of({"rev": "a" * 40, "name": None, "data": None}) is None
-    assert fold_of(experiment(3, 0.5)) == Fold(
+    def read(name: str, commit: str, model: str) -> dict[str, Any]:
+        return {"f1": 0.5, "rows": 3, "signature": {"bleu": "v1"}}
+
+    assert fold_of(experiment(None, 0.5), read) is None
+    assert fold_of(experiment(3, None), read) is None
+    assert fold_of({"rev": "a" * 40, "name": None, "data": None}, read) is None
+    assert fold_of(experiment(3, 0.5), read) == Fold(
         "x", 1, {"format": {"folds": 3}}, {"base": {"f1": 0.5}, "finetuned": {"f1": 0.5}}
     )
 
@@ -64,7 +67,7 @@ def test_folds_are_read_from_dvc_experiments(clone: Path) -> None:
     folds = ("format.folds=2", "format.fold=0", "train.max_steps=2")
     done = run_in(clone, "dvc", "exp", "run", "-n", "fold-0", *(word for fold in folds for word in ("-S", fold)))
     assert done.returncode == 0, done.stdout + done.stderr
-    metrics = clone / "metrics/evaluate/finetuned.json"
+    metrics = clone / "metrics/details/evaluate/finetuned.json"
     loss = json.loads(metrics.read_text())["loss"]
     metrics.write_text(json.dumps({**json.loads(metrics.read_text()), "loss": loss + 0.5}))
     assert python_in(clone, "pipeline.compose", *folds, "format.fold=1").returncode == 0

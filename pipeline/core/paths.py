@@ -20,6 +20,7 @@ MODELS = Path("models")
 BASE, FINETUNED = MODELS / "base", MODELS / "finetuned"
 
 METRICS = Path("metrics")
+DETAILS = METRICS / "details"
 RUNTIME = METRICS / "runtime"
 TRAIN_HISTORY = METRICS / "train"
 LEADERBOARD = METRICS / "leaderboard"

@@ -10,6 +10,7 @@ train.seed are combined in one entry.
 import argparse
 from pathlib import Path
 
+from pipeline.core.console import printable
 from pipeline.core.entrypoint import report_errors
 from pipeline.core.paths import LEADERBOARD
 from pipeline.leaderboard.console import format_standings
@@ -70,6 +71,6 @@ def main() -> None:
         )
         settings = {"instance": arguments.instance, "resamples": arguments.resamples, "seed": arguments.seed}
         write_leaderboard(standings, settings, arguments.out)
-        print("\n".join([*format_standings(standings), ""]))
+        print(printable("\n".join([*format_standings(standings), ""])))
         print(f"All metrics: {arguments.out}/leaderboard.html (open it in a browser)")
         print(f"All answers: {arguments.out}/answers.csv")

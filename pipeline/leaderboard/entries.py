@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from typing import Any, NamedTuple
 
 from pipeline.compose.leaves import ABSENT
+from pipeline.config.addresses import display_text
 from pipeline.errors import DataError
 from pipeline.leaderboard.runs import Run
 from pipeline.scoring.answer_scores import score_answer
@@ -128,13 +129,18 @@ def group_by_configuration(runs: list[Run]) -> list[Entry]:
         groups[json.dumps([configuration, run.inputs], sort_keys=True)].append(run)
     firsts = [group[0] for group in groups.values()]
     differing = differing_keys([first.params for first in firsts])
-    labels = [{key: first.params[key] for key in differing if key in first.params} for first in firsts]
+    labels = [{key: _shown(first.params[key]) for key in differing if key in first.params} for first in firsts]
     entries = []
     for group, first, label in zip(groups.values(), firsts, labels, strict=True):
         same_label = [run for run, other in zip(firsts, labels, strict=True) if other == label]
         differences = {**label, **_differing_inputs(first, same_label)}
         entries.append(Entry(", ".join(run.name for run in group), group, differences))
     return entries
+
+
+def _shown(value: Any) -> Any:
+    """The value of a parameter, addresses in it without their queries, which may hold credentials."""
+    return display_text(value) if isinstance(value, str) else value
 
 
 def _differing_inputs(run: Run, others: list[Run]) -> FlatParams:

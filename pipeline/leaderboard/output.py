@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.compare.csv_files import write_csv
 from pipeline.compare.report import render_template
 from pipeline.core.files import atomic_write
 from pipeline.errors import ConfigError
@@ -36,9 +37,9 @@ def write_leaderboard(standings: Standings, settings: dict[str, Any], out: Path)
     with atomic_write(out) as folder:
         folder.mkdir()
         (folder / "leaderboard.html").write_text(page, encoding="utf-8")
-        pd.DataFrame(entries).to_csv(folder / "leaderboard.csv", index=False)
-        pd.DataFrame(pairs, columns=[*PairwiseResult._fields, "by"]).to_csv(folder / "pairs.csv", index=False)
-        answers_by_run_table(standings).to_csv(folder / "answers.csv", index=False)
+        write_csv(pd.DataFrame(entries), folder / "leaderboard.csv")
+        write_csv(pd.DataFrame(pairs, columns=[*PairwiseResult._fields, "by"]), folder / "pairs.csv")
+        write_csv(answers_by_run_table(standings), folder / "answers.csv")
         text = json.dumps({**facts, "places": entries, "pairs": pairs}, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / "leaderboard.json").write_text(text + "\n", encoding="utf-8")
 

@@ -21,6 +21,7 @@ from scmrepo.exceptions import SCMError
 
 from pipeline.compose.leaves import flatten
 from pipeline.core.files import parse_json_object
+from pipeline.core.metrics import details_path
 from pipeline.core.paths import METRICS, PREDICTIONS
 from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.scoring.metrics import Prediction
@@ -37,7 +38,7 @@ class Run(NamedTuple):
     name: str
     commit: str  # empty for the workspace
     rows: list[Prediction]
-    metrics: dict[str, Any]  # metrics/evaluate/INSTANCE.json
+    metrics: dict[str, Any]  # all that evaluate measured
     params: dict[str, Any]  # dotted key → value, for every stage that affects the predictions
     inputs: dict[str, str]  # path → checksum, for the data and code that train and evaluate read
 
@@ -49,7 +50,7 @@ def load_runs(names: list[str], instance: str) -> list[Run]:
     """
     runs: list[Run] = []
     errors: list[PipelineError] = []
-    with _open_repository() as repo:
+    with open_repository() as repo:
         for name in dict.fromkeys(names):
             try:
                 runs.append(_load_run(repo, name, instance))
@@ -63,7 +64,8 @@ def load_runs(names: list[str], instance: str) -> list[Run]:
     return runs
 
 
-def _open_repository() -> Repo:
+def open_repository() -> Repo:
+    """The DVC repository of the working directory. Raises ConfigError if it is not one, or has no commit."""
     try:
         repo = Repo(".")
     except NotDvcRepoError:
@@ -80,12 +82,12 @@ def _open_repository() -> Repo:
 
 def _load_run(repo: Repo, name: str, instance: str) -> Run:
     commit = "" if name == WORKSPACE else _resolve_commit(repo, name)
-    path, metrics_path = f"{PREDICTIONS}/{instance}.jsonl", f"{METRICS}/evaluate/{instance}.json"
+    path = f"{PREDICTIONS}/{instance}.jsonl"
     with closing(_open_files(repo, commit)) as files:
         lock = _read_lock(files, name)
         output = _recorded_output(lock, path)
         text = _read_file(files, path, lambda: _unavailable_message(repo, name, path, bool(output)))
-        metrics = _read_file(files, metrics_path, lambda: f"{name}: {metrics_path} is missing; {_rerun_hint(name)}")
+        metrics = _read_evaluation(repo, files, lock, name, instance)
     if not commit and output.get("md5") != hashlib.md5(text).hexdigest():
         raise DataError(
             f"workspace: {path} does not match dvc.lock. Restore it: dvc checkout. Or run it again: dvc repro"
@@ -95,10 +97,29 @@ def _load_run(repo: Repo, name: str, instance: str) -> Run:
         name,
         commit,
         parse_predictions(text, f"{name}: {path}"),
-        parse_json_object(metrics, f"{name}: {metrics_path}"),
+        metrics,
         params,
         inputs,
     )
+
+
+def evaluation_metrics(repo: Repo, name: str, commit: str, instance: str) -> dict[str, Any]:
+    """All that evaluate measured at a commit. Raises DataError, which begins with `name`, if that cannot be read."""
+    with closing(_open_files(repo, commit)) as files:
+        return _read_evaluation(repo, files, _read_lock(files, name), name, instance)
+
+
+def _read_evaluation(
+    repo: Repo, files: DVCFileSystem, lock: dict[str, Any], name: str, instance: str
+) -> dict[str, Any]:
+    """The metrics from DVC's cache or remote, or from git: older revisions keep all metrics there."""
+    details = details_path(f"evaluate/{instance}").as_posix()
+    if _recorded_output(lock, details):
+        path, text = details, _read_file(files, details, lambda: _unavailable_message(repo, name, details, True))
+    else:
+        path = f"{METRICS}/evaluate/{instance}.json"
+        text = _read_file(files, path, lambda: f"{name}: {path} is missing; {_rerun_hint(name)}")
+    return parse_json_object(text, f"{name}: {path}")
 
 
 def _resolve_commit(repo: Repo, name: str) -> str:

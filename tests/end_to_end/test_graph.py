@@ -54,11 +54,17 @@ def test_imports_in_functions_and_indirect_imports_are_found() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_metrics_files_are_in_git_instead_of_the_cache(stage: str) -> None:
+def test_metrics_that_dvc_prints_are_in_git_others_in_cache(stage: str) -> None:
     for kind in ("metrics", "plots"):
         for entry in definition(stage).get(kind, []):
             ((_, options),) = entry.items()
             assert options["cache"] is False
+    instances = {"fetch": "/${key}", "evaluate": "/${item.model}"}
+    name = f"{stage}{instances.get(stage, '')}.json"
+    outs = definition(stage)["outs"]
+    assert {type(out) for out in outs} == {str}  # with an uncached output, DVC would not use its run cache
+    assert f"metrics/details/{name}" in outs
+    assert f"metrics/runtime/{name}" in (outs if stage != "train" else definition(stage)["metrics"][-1])
 
 
 def test_stages_depend_on_their_own_sections_of_the_parameters() -> None:

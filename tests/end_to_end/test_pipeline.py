@@ -10,6 +10,8 @@ import pytest
 import yaml
 from support.project import changed_files, run_in, stages_run
 
+from pipeline.compose.leaves import flatten
+
 ALL = [
     "fetch@data",
     "fetch@model",
@@ -20,6 +22,16 @@ ALL = [
     "evaluate@base",
     "evaluate@finetuned",
     "compare",
+]
+
+# Columns of `dvc metrics show` and `dvc exp show`, at most 25.
+HEADLINE = [
+    *("rows.source", "parameters", "rows.kept"),
+    *("rows.train", "rows.validation", "rows.test", "leakage.exact", "leakage.near", "tokens.train"),
+    *("training_loss", "validation_loss_before", "validation_loss", "steps", "seconds.train", "peak_memory_gb.train"),
+    *("exact_match.base", "f1.base", "bleu.base", "loss.base"),
+    *("exact_match", "f1", "bleu", "loss"),
+    *("verdicts.better", "verdicts.worse"),
 ]
 
 
@@ -41,11 +53,20 @@ def test_a_second_run_runs_nothing(repository: Path) -> None:
     assert changed_files(repository) == []
 
 
-def test_metrics_have_no_lists_and_timings_only_in_runtime(repository: Path) -> None:
+def test_timings_are_only_in_runtime(repository: Path) -> None:
     for path in (repository / "metrics").rglob("*.json"):
-        text = path.read_text()
-        assert "[" not in json.dumps([json.loads(text)])[1:-1], path
-        assert ("seconds" in text) == ("runtime" in path.parts), path
+        assert ("seconds" in path.read_text()) == ("runtime" in path.parts), path
+
+
+def test_dvc_shows_25_numbers_whose_names_need_no_file(repository: Path) -> None:
+    done = run_in(repository, "dvc", "exp", "show", "--json")
+    assert done.returncode == 0, done.stderr
+    (workspace, _) = json.loads(done.stdout)
+    files = [flatten(file["data"]) for file in workspace["data"]["metrics"].values()]
+    assert [name for values in files for name in values] == HEADLINE
+    assert {type(value) for values in files for value in values.values()} == {int, float}
+    sections = workspace["data"]["params"]["params.yaml"]["data"].keys()
+    assert not {name.split(".")[0] for name in HEADLINE} & sections  # a pattern can select parameters only
 
 
 def test_no_test_row_is_in_training(repository: Path) -> None:
@@ -95,5 +116,6 @@ def test_plain_text_is_compared_by_held_out_loss(repository: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test texts with models/finetuned on cpu" in done.stdout
     assert re.search(r"model (is \w+ than|and) the base model .*on held-out loss\.", done.stdout)
-    metrics = json.loads((repository / "metrics/evaluate/finetuned.json").read_text())
+    assert list(json.loads((repository / "metrics/evaluate/finetuned.json").read_text())) == ["loss"]
+    metrics = json.loads((repository / "metrics/details/evaluate/finetuned.json").read_text())
     assert list(metrics) == ["rows", "version", "loss", "perplexity", "loss_per_byte", "perplexity_per_byte"]

@@ -1,5 +1,6 @@
 """The leaderboard on real git and DVC repositories: loading runs from cache and remote, error messages, output files."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.board import PREDICTIONS, commit, commit_predictions, dvc, git, make_board, predictions
+from support.board import PREDICTIONS, commit, commit_details, commit_predictions, dvc, git, make_board, predictions
 from support.project import ROOT, python_in
 
 from pipeline.errors import ConfigError, DataError
@@ -72,6 +73,18 @@ def test_run_has_its_parameters_inputs_and_metrics(board: Path) -> None:
     assert run.params == {"train.seed": 1, "train.right": 12, "evaluate.first": 0, "evaluate.rows": 20}
     assert list(run.inputs) == ["work.py"]  # models/finetuned is written by train
     assert run.metrics["loss"] == 0.5
+
+
+def test_metrics_come_from_the_cache_and_for_older_revisions_from_git(board: Path) -> None:
+    details = commit_details(board, "new", loss=0.25)
+    runs = load_runs(["main", "new", "workspace"], "finetuned")
+    assert [run.metrics["loss"] for run in runs] == [0.5, 0.25, 0.25]
+    assert all(run.metrics["signature"] == {"bleu": "v1"} for run in runs)
+    digest = hashlib.md5(details.read_bytes()).hexdigest()
+    (board / ".dvc/cache/files/md5" / digest[:2] / digest[2:]).unlink()
+    assert error_for("new").startswith(
+        "new: metrics/details/evaluate/finetuned.json is not in the local cache, and no DVC remote is configured"
+    )
 
 
 def test_fresh_clone_reads_from_the_currently_configured_dvc_remote(shared: Path, clone: Path) -> None:
