@@ -11,8 +11,12 @@ import matplotlib
 import pandas as pd
 from markupsafe import Markup
 
+from pipeline.core.console import printable
+
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
+
+MAX_EXCERPT = 2000  # characters of a prompt or an answer on a page
 
 
 def format_number(value: float) -> str:
@@ -55,6 +59,16 @@ def format_p(p: float | None) -> str:
     return "<0.001" if p < 0.001 else f"{p:.2g}"
 
 
+def excerpt(text: str) -> str:
+    """A text for a page: a long one is cut, so that a browser can show a page of many.
+
+    >>> excerpt("Rest."), excerpt("x" * 5000)[-29:]
+    ('Rest.', 'xxx … (3,000 more characters)')
+    """
+    rest = len(text) - MAX_EXCERPT
+    return text if rest <= 0 else f"{text[:MAX_EXCERPT]} … ({rest:,} more characters)"
+
+
 def render_template(package: str, template: str, **values: Any) -> str:
     """Render a template from the `pages` folder of `package`. Values are escaped in templates that end in .html.j2."""
     environment = jinja2.Environment(
@@ -65,7 +79,8 @@ def render_template(package: str, template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(format_number=format_number, format_delta=format_delta, format_p=format_p)
+    filters = (format_number, format_delta, format_p, excerpt, printable)
+    environment.filters.update({function.__name__: function for function in filters})
     environment.globals.update(format_interval=format_interval)
     return environment.get_template(template).render(**values)
 

@@ -4,8 +4,9 @@
                                    → metrics/compare.json, metrics/report.html, metrics/answers.csv,
                                      metrics/verdicts.csv, metrics/model_card.md
 
-metrics/report.html shows the verdicts, the training curves, and each prompt with its reference and both answers.
-compare.json is a summary for `dvc metrics diff`; verdicts.csv has every computed value.
+metrics/report.html shows the verdicts, the training curves, what each stage did to the rows, and each prompt with its
+reference and both answers.
+metrics/details/compare.json has the verdicts for other programs; verdicts.csv has every computed value.
 """
 
 import logging
@@ -15,10 +16,12 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.compare.csv_files import write_csv
+from pipeline.compare.data_summary import DataSummary, summarize_data
 from pipeline.compare.report import draw_curves, format_delta, format_interval, format_number, format_p, render_template
+from pipeline.compare.tables import MODELS, pair_predictions, paired_answers_table, verdicts_table
 from pipeline.compare.verdicts import (
     Comparison,
-    MetricComparison,
     align_predictions,
     compare_predictions,
     method_note,
@@ -26,28 +29,24 @@ from pipeline.compare.verdicts import (
     verdict_sentence,
 )
 from pipeline.config.params import Params
+from pipeline.core.console import preview, printable
 from pipeline.core.entrypoint import stage
-from pipeline.core.files import atomic_write, damaged_error, read_json, read_jsonl, write_json
+from pipeline.core.files import atomic_write, damaged_error, read_jsonl
+from pipeline.core.metrics import details_path, read_metrics, write_metrics
 from pipeline.core.paths import BASE, FINETUNED, METRICS, PREDICTIONS, TRAIN_HISTORY
 from pipeline.errors import DataError
 from pipeline.scoring.metrics import Prediction
+from pipeline.scoring.significance import BETTER, WORSE
 
 log = logging.getLogger(__name__)
 
-MODELS = ("base", "finetuned")
-PAIR_FIELDS = (
-    "id",
-    "prompt",
-    "reference",
-    "tokens",
-    "bytes",
-)  # shared by both predictions; not tokens if the tokenizers differ
+HEADLINE = {"verdicts.better": "overall.better", "verdicts.worse": "overall.worse"}
 HEADER = ("", "base", "finetuned", "change", "95% interval of change", "p", "verdict")
 NO_VERDICT_NOTE = "Metrics without a verdict restate a tested metric on another scale, or are descriptive."
-CLOSING_NOTES = (
-    f"Report: {METRICS}/report.html (open it in a browser). All answers: {METRICS}/answers.csv",
-    "A model's answers can be wrong, even when they read well. Answers about health are not medical advice.",
-)
+MEDICAL_DATA = (
+    "data/knowledge/conditions.yaml",
+    "ruslanmv/ai-medical-chatbot",
+)  # what conf/data's medical options read
 
 
 def read_evaluation(name: str) -> tuple[dict[str, Any], list[Prediction]]:
@@ -55,35 +54,18 @@ def read_evaluation(name: str) -> tuple[dict[str, Any], list[Prediction]]:
 
     Raises DataError if they do not belong together or another version of the metrics scored them.
     """
-    path = METRICS / "evaluate" / f"{name}.json"
-    metrics, rows = read_json(path), read_jsonl(PREDICTIONS / f"{name}.jsonl")
+    metrics, rows = read_metrics(f"evaluate/{name}"), read_jsonl(PREDICTIONS / f"{name}.jsonl")
     require_metrics_version(metrics, name)
     if metrics.get("rows") != len(rows):
         raise DataError(
-            f"{PREDICTIONS / name}.jsonl has {len(rows):,} rows, but {path} reports {metrics.get('rows')}: "
-            "the file is incomplete or from another run. Evaluate the model again: dvc repro -f evaluate"
+            f"{PREDICTIONS / name}.jsonl has {len(rows):,} rows, but {details_path(f'evaluate/{name}')} reports "
+            f"{metrics.get('rows')}: the file is incomplete or from another run. Evaluate the model again: dvc repro -f evaluate"
         )
     return metrics, rows
 
 
-def pair_predictions(base: list[Prediction], finetuned: list[Prediction]) -> list[dict[str, Any]]:
-    """One row per test row: its own fields, then `base` and `finetuned` with each model's answer and scores."""
-    pairs = []
-    for base_row, finetuned_row in zip(base, finetuned, strict=True):
-        shared = {
-            name: base_row[name]
-            for name in PAIR_FIELDS
-            if name in base_row and base_row[name] == finetuned_row.get(name)
-        }
-        base_fields, finetuned_fields = (
-            {name: value for name, value in row.items() if name not in shared} for row in (base_row, finetuned_row)
-        )
-        pairs.append({**shared, "base": base_fields, "finetuned": finetuned_fields})
-    return pairs
-
-
 def comparison_summary(comparison: Comparison) -> dict[str, Any]:
-    """compare.json: for each metric both values, their difference with its interval, and p and verdict if tested."""
+    """The metrics of the stage: for each metric both values, their difference with its interval, and p and verdict if tested."""
     summary: dict[str, Any] = {}
     for name, metric_comparison in comparison.metrics.items():
         paired = metric_comparison.paired
@@ -97,83 +79,52 @@ def comparison_summary(comparison: Comparison) -> dict[str, Any]:
             "verdict": metric_comparison.verdict,
         }
         summary[name] = {key: value for key, value in values.items() if value is not None}
+    verdicts = [metric_comparison.verdict for metric_comparison in comparison.metrics.values()]
     summary["overall"] = {
         "verdict": comparison.verdict,
         "rows": comparison.rows,
         "tests": len(comparison.family),
+        **{verdict: verdicts.count(verdict) for verdict in (BETTER, WORSE)},
         "resamples": comparison.resamples,
         "seed": comparison.seed,
     }
     return summary
 
 
-def verdicts_table(comparison: Comparison) -> pd.DataFrame:
-    """verdicts.csv: every computed value, one row per metric. Cells that do not apply are empty."""
-    run = {"rows": comparison.rows, "resamples": comparison.resamples, "seed": comparison.seed}
-    return pd.DataFrame(
-        [{"metric": name, **_verdict_cells(result), **run} for name, result in comparison.metrics.items()]
-    )
-
-
-def _verdict_cells(metric_comparison: MetricComparison) -> dict[str, Any]:
-    paired = metric_comparison.paired
-    return {
-        "kind": metric_comparison.metric.kind,
-        **_interval_cells("base", *paired.base_interval),
-        **_interval_cells("finetuned", *paired.other_interval),
-        **_interval_cells("delta", paired.delta, paired.low, paired.high),
-        "wins": paired.wins,
-        "ties": paired.ties,
-        "losses": paired.losses,
-        "p_bootstrap": paired.p_bootstrap,
-        "p_randomisation": paired.p_randomisation,
-        "p_mcnemar": metric_comparison.p_mcnemar,
-        "p_corrected": metric_comparison.p_corrected,
-        "verdict": metric_comparison.verdict,
-    }
-
-
-def _interval_cells(name: str, value: float, low: float | None, high: float | None) -> dict[str, float | None]:
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
-
-
-def paired_answers_table(pairs: list[dict[str, Any]]) -> pd.DataFrame:
-    """answers.csv: the pairs as a flat table with columns prompt, reference, base.prediction, finetuned.prediction, …"""
-    return pd.json_normalize(pairs)
-
-
 def write_report(
     pairs: list[dict[str, Any]],
     comparison: Comparison,
     stage_metrics: dict[str, Any],
+    summary: DataSummary,
     curves: dict[str, Any],
     max_examples: int,
 ) -> None:
     """Write all outputs of the stage; the page shows the first `max_examples` pairs."""
     for name, table in (("answers.csv", paired_answers_table(pairs)), ("verdicts.csv", verdicts_table(comparison))):
         with atomic_write(METRICS / name) as temporary:
-            table.to_csv(temporary, index=False)
+            write_csv(table, temporary)
     values = {
         "comparison": comparison,
         "verdict_sentence": verdict_sentence(comparison),
         "method_note": method_note(comparison),
+        "caution": caution(stage_metrics["data"]),
+        "summary": summary,
         **stage_metrics,
     }
     examples = {"pairs": pairs[:max_examples], "total": len(pairs)}
     page = render_template("pipeline.compare", "report.html.j2", curves=curves, **examples, **values)
-    card = render_template("pipeline.compare", "model_card.md.j2", **values)
+    card = printable(render_template("pipeline.compare", "model_card.md.j2", **values))
     for name, text in (("report.html", page), ("model_card.md", card)):
         with atomic_write(METRICS / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    write_json(METRICS / "compare.json", comparison_summary(comparison))
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_metrics("compare", comparison_summary(comparison), HEADLINE)
 
 
 def read_stage_metrics() -> dict[str, Any]:
     """The metrics of the stages before, by the names that the templates use."""
     return {
-        **{name: read_json(METRICS / f"{name}.json") for name in ("clean", "format", "tokenize", "train")},
-        "data": read_json(METRICS / "fetch" / "data.json"),
-        "model": read_json(METRICS / "fetch" / "model.json"),
+        **{name: read_metrics(name) for name in ("clean", "format", "tokenize", "train")},
+        **{name: read_metrics(f"fetch/{name}") for name in ("data", "model")},
     }
 
 
@@ -217,8 +168,22 @@ def format_example(pairs: list[dict[str, Any]]) -> list[str]:
         "base": pair["base"]["prediction"],
         "finetuned": pair["finetuned"]["prediction"],
     }
-    lines = [f"{name:<12} {textwrap.shorten(text, 110, placeholder=' …')}" for name, text in texts.items()]
+    lines = [f"{name:<12} {preview(text)}" for name, text in texts.items()]
     return [f"Example (test row {pair['id']}):", *lines, ""]
+
+
+def caution(data: dict[str, Any]) -> str:
+    """What to keep in mind about the answers, given the metrics of fetch@data."""
+    general = "A model's answers can be wrong, even when they read well."
+    return f"{general} Answers about health are not medical advice." if data["name"] in MEDICAL_DATA else general
+
+
+def closing_notes(summary: DataSummary, data: dict[str, Any]) -> list[str]:
+    """The last lines on the console: how many warnings there were, where the results are, a caution."""
+    count = len(summary.warnings)
+    warnings = [f"{count} warning{'s' if count > 1 else ''} about this run: see {METRICS}/report.html"] if count else []
+    results = f"Report: {METRICS}/report.html (open it in a browser). All answers: {METRICS}/answers.csv"
+    return [*warnings, results, caution(data)]
 
 
 @stage("compare")
@@ -230,7 +195,8 @@ def main(params: Params) -> None:
     pairs = pair_predictions(base, finetuned)
     stage_metrics = {"signature": base_metrics.get("signature", {}), **read_stage_metrics()}
     training, validation = (read_history(TRAIN_HISTORY / name) for name in ("history.tsv", "validation.tsv"))
-    write_report(pairs, comparison, stage_metrics, draw_curves(training, validation), params.compare.examples)
+    summary = summarize_data(stage_metrics)
+    write_report(pairs, comparison, stage_metrics, summary, draw_curves(training, validation), params.compare.examples)
     verdict = [verdict_sentence(comparison), *textwrap.wrap(method_note(comparison), 100)]
     log.info("\n".join(["", *format_metrics_table(comparison), "", *verdict, ""]))
-    log.info("\n".join([*format_example(pairs), *CLOSING_NOTES]))
+    log.info("\n".join([*format_example(pairs), *closing_notes(summary, stage_metrics["data"])]))

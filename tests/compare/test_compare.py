@@ -1,20 +1,26 @@
 """The outputs of compare: the report, its tables and the console, with hostile text in prompts and answers."""
 
+import csv
 import re
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 from support.predictions import predictions
 
+from pipeline.compare.csv_files import write_csv
+from pipeline.compare.data_summary import summarize_data
 from pipeline.compare.report import draw_curves, render_template
 from pipeline.compare.stage import (
+    caution,
+    closing_notes,
     comparison_summary,
     format_example,
     format_metrics_table,
-    pair_predictions,
-    paired_answers_table,
-    verdicts_table,
+    write_report,
 )
+from pipeline.compare.tables import pair_predictions, paired_answers_table, verdicts_table
 from pipeline.compare.verdicts import Comparison, compare_predictions, method_note, verdict_sentence
 
 ANSWER = {
@@ -43,26 +49,39 @@ def comparison() -> Comparison:
     return compare_predictions(predictions(0.5), predictions(0.1, seed=1, loss=0.5), 1000, 0)
 
 
+METRICS: dict[str, Any] = {
+    "data": {"name": "rows.csv", "rows": 11, "columns": 3, "revision": "abc"},
+    "model": {"name": "models/mine", "architecture": "GPTNeoXForCausalLM", "parameters": 1234, "revision": "def"},
+    "clean": {
+        "rows_in": 11,
+        "rows_kept": 8,
+        "dropped": {"empty": 2, "no_answer": 0, "boilerplate": 0, "duplicate": 1, "too_long": 0},
+        "changed": {"mended": 0, "stripped": 3, "masked": 0},
+        "descriptions": {"stripped": "with text stripped from the end"},
+    },
+    "format": {
+        "rows_in": 8,
+        "rows": {"train": 5, "validation": 1, "test": 1},
+        "dropped": {"near_held_out": 1, "needs_chat_template": 0},
+        "leakage": {"exact": 0.0, "near": 0.0},
+    },
+    "tokenize": {
+        "train": {"rows": 5, "tokens": 99, "supervised_share": 0.5, "rows_truncated": 0, "rows_unended": 0},
+        "validation": {"rows": 1, "tokens": 9, "supervised_share": 0.5, "rows_truncated": 0, "rows_unended": 0},
+    },
+    "train": {"steps": 3},
+}
+
+
 def page(**changes: Any) -> str:
     values: dict[str, Any] = {
         "comparison": comparison(),
         "verdict_sentence": verdict_sentence(comparison()),
         "method_note": method_note(comparison()),
         "signature": {"bleu": "nrefs:1"},
-        "clean": {
-            "rows_kept": 8,
-            "dropped": {"empty": 2, "no_answer": 0, "boilerplate": 0, "duplicate": 1},
-            "changed": {"mended": 0, "stripped": 3, "masked": 0},
-        },
-        "format": {
-            "rows": {"train": 5, "validation": 1, "test": 1},
-            "dropped_near": {"train": 1, "validation": 0},
-            "leakage": {"exact": 0.0, "near": 0.0},
-        },
-        "tokenize": {"train": {"rows": 5, "tokens": 99, "supervised_share": 0.5, "rows_truncated": 0}},
-        "train": {"steps": 3},
-        "data": {"name": "rows.csv", "rows": 11, "columns": 3, "revision": "abc"},
-        "model": {"name": "models/mine", "architecture": "GPTNeoXForCausalLM", "parameters": 1234, "revision": "def"},
+        "caution": "A model's answers can be wrong, even when they read well.",
+        "summary": summarize_data(METRICS),
+        **METRICS,
         "pairs": pairs(),
         "total": 1,
         "curves": draw_curves(*history()),
@@ -72,7 +91,8 @@ def page(**changes: Any) -> str:
 
 def test_compare_json_has_both_values_their_difference_and_the_verdict() -> None:
     summary = comparison_summary(comparison())
-    assert summary["overall"] == {"verdict": "better", "rows": 60, "tests": 8, "resamples": 1000, "seed": 0}
+    counts = {"tests": 8, "better": 8, "worse": 0}
+    assert summary["overall"] == {"verdict": "better", "rows": 60, **counts, "resamples": 1000, "seed": 0}
     f1 = summary["f1"]
     assert list(f1) == ["base", "finetuned", "delta", "low", "high", "p", "verdict"]
     assert f1["delta"] == f1["finetuned"] - f1["base"]
@@ -146,6 +166,90 @@ def test_plain_text_report_has_no_answers() -> None:
     rows = [{"id": 1, "reference": "A text."}]
     assert "<h2>Answers</h2>" not in page(pairs=pair_predictions(rows, rows))
     assert format_example(pair_predictions(rows, rows)) == []
+
+
+WARNING = "The test set has only 9 rows <b>: give more"
+
+
+def test_warnings_come_before_the_verdict_as_sentences() -> None:
+    html = page(
+        summary=summarize_data({**METRICS, "train": {"warnings": [WARNING, "Two. Set train.warmup_share=0.1."]}})
+    )
+    assert html.index("2 warnings about this run") < html.index("Is it better?")
+    assert "<li>The test set has only 9 rows &lt;b&gt;: give more.</li>" in html
+    assert "<li>Two. Set train.warmup_share=0.1.</li>" in html
+    assert "about this run</h2>" not in page()
+
+
+def test_report_shows_what_happened_to_the_data() -> None:
+    html = page()
+    assert (
+        '<tr><td>cleaned</td><td class="n">8</td><td><div>dropped: 2 with an empty text, 1 equal to an earlier row</div>'
+        "<div>changed: 3 with text stripped from the end</div></td></tr>"
+    ) in html
+    assert "Examples of near-duplicates" not in html
+
+
+def test_report_shows_examples_of_near_texts_side_by_side() -> None:
+    examples = {**METRICS["format"], "near_examples": [["<i>How</i>?", "How"]]}
+    html = page(summary=summarize_data({**METRICS, "format": examples}))
+    assert '<td data-name="Text">&lt;i&gt;How&lt;/i&gt;?</td><td data-name="Near-duplicate">How</td>' in html
+
+
+def test_report_cuts_long_texts_and_shows_control_characters_of_names() -> None:
+    pair = {**pairs()[0], "reference": "x" * 5000}
+    html = page(pairs=[pair], data={**METRICS["data"], "name": "a\x1b[2J.csv"})
+    assert f">{'x' * 2000} … (3,000 more characters)</td>" in html
+    assert r"Data: a\x1b[2J.csv (revision abc)" in html
+
+
+def test_medical_caution_is_for_the_medical_data() -> None:
+    medical = "A model's answers can be wrong, even when they read well. Answers about health are not medical advice."
+    for name in ("data/knowledge/conditions.yaml", "ruslanmv/ai-medical-chatbot"):
+        assert caution({"name": name}) == medical
+    assert caution({"name": "helpdesk.csv"}) == "A model's answers can be wrong, even when they read well."
+
+
+def test_console_ends_with_the_number_of_warnings_and_the_report() -> None:
+    summary = summarize_data({**METRICS, "train": {"warnings": ["One", "Two"]}})
+    assert closing_notes(summary, METRICS["data"])[0] == "2 warnings about this run: see metrics/report.html"
+    assert closing_notes(summarize_data({**METRICS, "train": {"warnings": ["One"]}}), METRICS["data"]) == [
+        "1 warning about this run: see metrics/report.html",
+        "Report: metrics/report.html (open it in a browser). All answers: metrics/answers.csv",
+        "A model's answers can be wrong, even when they read well.",
+    ]
+    assert len(closing_notes(summarize_data(METRICS), METRICS["data"])) == 2
+
+
+def test_console_example_shows_control_characters_and_cuts_long_texts() -> None:
+    texts = {"id": 4, "prompt": "a\x1b[2J\n\nb\x9b", "reference": "word " * 100_000, "prediction": "\u202e", **ANSWER}
+    lines = format_example(pair_predictions([texts], [texts]))
+    assert lines[1] == r"prompt       a\x1b[2J b\x9b"
+    assert lines[2] == f"reference    {'word ' * 20}word …"
+    assert lines[3] == r"base         \u202e"
+
+
+def test_model_card_has_the_steps_and_no_control_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train = {"steps": 3, "epochs": 1.0, "kept_step": 2, "parameters": 9, "trainable_parameters": 9}
+    losses = {"validation_loss_before": 3.0, "validation_loss": 2.0}
+    data = {**METRICS["data"], "source": "file", "name": "a\x1b[2J.csv"}
+    model = {**METRICS["model"], "source": "folder"}
+    stages = {**METRICS, "train": {**train, **losses}, "data": data, "model": model, "signature": {}}
+    write_report(pairs(), comparison(), stages, summarize_data(stages), draw_curves(*history()), 10)
+    card = Path("metrics/model_card.md").read_text(encoding="utf-8")
+    assert "- cleaned: 8 rows; dropped: 2 with an empty text, 1 equal to an earlier row; changed: " in card
+    assert r"| data | a\x1b[2J.csv | `abc` |" in card
+
+
+def test_answers_csv_is_harmless_in_a_spreadsheet(tmp_path: Path) -> None:
+    shared = {"id": 4, "prompt": "@SUM(1)", "reference": "-3"}
+    rows = [{**shared, "prediction": prediction, **ANSWER} for prediction in ("=1+1", "a\rb")]
+    write_csv(paired_answers_table(pair_predictions(rows[:1], rows[1:])), tmp_path / "answers.csv")
+    with (tmp_path / "answers.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["id"], row["prompt"], row["reference"]) == ("4", "'@SUM(1)", "-3")
+    assert (row["base.prediction"], row["finetuned.prediction"], row["base.f1"]) == ("'=1+1", "a\rb", "0.5")
 
 
 def test_curves_are_byte_identical_for_the_same_history() -> None:
