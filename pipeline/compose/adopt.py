@@ -14,19 +14,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.compose import yaml_files
-from pipeline.compose.composition import compose_params, load_params, parse_params
+from pipeline.compose.composition import (
+    compose_params,
+    compose_unresolved,
+    load_params,
+    parse_params,
+    resolve_params,
+)
 from pipeline.compose.leaves import ABSENT, Leaves, diff_leaves, flatten
-from pipeline.compose.resolvers import without_version
+from pipeline.compose.yaml_files import CONFIG, restored_on_error
 from pipeline.config.validation import DISCRIMINATORS
 from pipeline.core.paths import CONF, PARAMS
 from pipeline.errors import ConfigError
 
-CONFIG = CONF / "config.yaml"
 SOURCES = ("data", "model")
 ADOPTED = "adopted"
 Groups = dict[str, str]  # group, such as train/method → Hydra's override, such as train/method=lora
@@ -39,42 +42,19 @@ def adopt() -> str:
     """
     target = load_params()
     groups = _closest_options(target)
-    config = _compose_unresolved(*groups.values())
-    differences = diff_leaves(flatten(target), flatten(_resolve(config)))
+    config = compose_unresolved(*groups.values())
+    differences = diff_leaves(flatten(target), flatten(resolve_params(config)))
     changes = {key: value for key, (value, _) in differences.items() if not _is_derived(config, key)}
     may_change = [*map(_defaults_file, groups), CONFIG, *(CONF / source / f"{ADOPTED}.yaml" for source in SOURCES)]
-    before = {path: path.read_text(encoding="utf-8") for path in may_change if path.exists()}
-    try:
+    with restored_on_error(may_change):
         _write_source_options(groups, changes)
         _write_config(groups, {key: value for key, value in changes.items() if key.split(".")[0] not in SOURCES})
         text = compose_params()
         wrong = diff_leaves(flatten(target), flatten(parse_params(text)))
         if keys := [key for key in wrong if not _is_derived(config, key)]:
             raise ConfigError(f"found no configuration that composes these keys of params.yaml: {', '.join(keys)}")
-    except ConfigError:
-        for path in may_change:
-            path.unlink(missing_ok=True)
-        for path, content in before.items():
-            path.write_text(content, encoding="utf-8")
-        raise
     PARAMS.write_text(text, encoding="utf-8")
     return f"{CONFIG} now composes params.yaml: {', '.join([*groups.values(), *changes]) or 'nothing had to change'}"
-
-
-def _compose_unresolved(*overrides: str) -> DictConfig:
-    """The composed conf/ with interpolations unresolved, hence unchecked: data=file alone has no path and is not valid.
-
-    Raises ConfigError with Hydra's message if conf/ does not compose.
-    """
-    try:
-        with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-            return compose("config", list(overrides))
-    except HydraException as error:
-        raise ConfigError(f"conf/ does not compose: {error}") from None
-
-
-def _resolve(config: DictConfig) -> dict[str, Any]:
-    return {**without_version(config), "version": 1}
 
 
 def _is_derived(config: DictConfig, key: str) -> bool:
@@ -91,7 +71,7 @@ def _is_derived(config: DictConfig, key: str) -> bool:
 
 def _closest_options(target: dict[str, Any]) -> Groups:
     """An override for each group that has an option closer to the target than the configured values are."""
-    configured, overrides = _resolve(_compose_unresolved()), {}
+    configured, overrides = resolve_params(compose_unresolved()), {}
     folders = {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")}
     for group in sorted(folder for folder in folders if _section(target, folder)):
         distances = {"": _distance(target, configured, group)}
@@ -99,7 +79,7 @@ def _closest_options(target: dict[str, Any]) -> Groups:
             continue
         for option in sorted((CONF / group).glob("*.yaml")):
             override = f"{group}={option.stem}"
-            distances[override] = _distance(target, _resolve(_compose_unresolved(override)), group)
+            distances[override] = _distance(target, resolve_params(compose_unresolved(override)), group)
         closest = min(distances, key=lambda override: distances[override])
         if closest:
             overrides[group] = closest
@@ -125,17 +105,23 @@ def _section(values: dict[str, Any], group: str) -> dict[str, Any]:
 
 
 def _defaults_file(group: str) -> Path:
-    """The file with the defaults list that chooses a group's option: conf/config.yaml, or its section's chosen option."""
+    """The file with the defaults list that chooses a group's option: conf/config.yaml, or its section's chosen option.
+
+    The file of `python -m pipeline.start` may override the latter.
+    """
     section, _, nested = group.partition("/")
     if not nested:
         return CONFIG
-    return CONF / section / f"{_chosen_option(section)}.yaml"
+    started = CONF / "start" / f"{yaml_files.chosen_option('start')}.yaml"
+    if started.exists() and any(_chooses(entry, group) for entry in yaml_files.load_yaml(started).get("defaults", [])):
+        return started
+    return CONF / section / f"{yaml_files.chosen_option(section)}.yaml"
 
 
-def _chosen_option(section: str) -> str:
-    """The option that the defaults list of conf/config.yaml chooses for a section."""
-    defaults = yaml_files.load_yaml(CONFIG)["defaults"]
-    return str(next(entry[section] for entry in defaults if section in entry))
+def _chooses(entry: Any, group: str) -> bool:
+    """Whether an entry of a defaults list chooses the option of a group, such as `method: full` in train's own list."""
+    key = next(iter(entry)) if isinstance(entry, dict) else ""
+    return bool(key == group.rpartition("/")[2] or key.startswith(f"override /{group}@"))
 
 
 def _write_source_options(groups: Groups, changes: Leaves) -> None:
@@ -143,7 +129,7 @@ def _write_source_options(groups: Groups, changes: Leaves) -> None:
     for source in SOURCES:
         own = {key.removeprefix(f"{source}."): v for key, v in changes.items() if key.startswith(f"{source}.")}
         if own:
-            chosen = groups[source].removeprefix(f"{source}=") if source in groups else _chosen_option(source)
+            chosen = groups[source].removeprefix(f"{source}=") if source in groups else yaml_files.chosen_option(source)
             option = yaml_files.load_yaml(CONF / source / f"{chosen}.yaml")
             _set_keys(option, own)
             yaml_files.dump_yaml(CONF / source / f"{ADOPTED}.yaml", option)
@@ -154,9 +140,9 @@ def _write_config(groups: Groups, changes: Leaves) -> None:
     """Choose the options of `groups` in the defaults lists, and write the changes into conf/config.yaml."""
     for group, override in groups.items():
         path = _defaults_file(group)
-        config, name = yaml_files.load_yaml(path), group.rpartition("/")[2]
-        entry = next(entry for entry in config["defaults"] if isinstance(entry, dict) and name in entry)
-        entry[name] = override.split("=")[1]
+        config = yaml_files.load_yaml(path)
+        entry = next(entry for entry in config["defaults"] if _chooses(entry, group))
+        entry[next(iter(entry))] = override.split("=")[1]
         yaml_files.dump_yaml(path, config)
     config = yaml_files.load_yaml(CONFIG)
     _set_keys(config, changes)

@@ -14,6 +14,7 @@ import sys
 from pipeline.compose.adopt import adopt
 from pipeline.compose.composition import compose_params, load_params, parse_params
 from pipeline.compose.leaves import diff_leaves, flatten
+from pipeline.core.console import printable
 from pipeline.core.entrypoint import report_errors
 from pipeline.core.files import atomic_write
 from pipeline.core.paths import PARAMS
@@ -29,7 +30,7 @@ def print_differences() -> int:
         return 0
     print("params.yaml differs from what conf/ composes:")
     for key, (current, composed) in differences.items():
-        print(f"  {key}: {current} here, {composed} from conf/")
+        print(printable(f"  {key}: {current} here, {composed} from conf/"))
     print("To use the values of conf/: make params. To keep these values: python -m pipeline.compose --adopt")
     return DIFFERS
 
@@ -45,7 +46,7 @@ def main() -> None:
         if arguments.check:
             sys.exit(print_differences())
         if arguments.adopt:
-            print(adopt())
+            print(printable(adopt()))
             return
         text = compose_params(*arguments.overrides)
         with atomic_write(PARAMS) as temporary:

@@ -4,11 +4,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.compose.preflight import require_valid
-from pipeline.compose.resolvers import register_resolvers
+from pipeline.compose.quoting import override_error
+from pipeline.compose.resolvers import register_resolvers, without_version
+from pipeline.config.addresses import display_text
 from pipeline.core.entrypoint import require_params
 from pipeline.core.paths import CONF, PARAMS
 from pipeline.errors import ConfigError
@@ -20,15 +22,40 @@ def compose_params(*overrides: str) -> str:
     from hydra.errors import HydraException
 
     register_resolvers()
+    if errors := list(filter(None, map(override_error, overrides))):
+        raise ConfigError("\n".join(errors))
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "params.yaml"
         try:
             compose_and_dump(target, str(CONF.resolve()), None, "config", ".", list(overrides))
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_message_of(error)) from None
+            raise ConfigError(display_text(_message_of(error))) from None
         except ValueError as error:  # from Hydra, for train=null: the value of a group is the name of an option
-            raise ConfigError(f"{' '.join(overrides)}: {error}; expected KEY=VALUE or GROUP=OPTION") from None
+            raise ConfigError(
+                display_text(f"{' '.join(overrides)}: {error}; expected KEY=VALUE or GROUP=OPTION")
+            ) from None
         return target.read_text(encoding="utf-8")
+
+
+def compose_unresolved(*overrides: str) -> DictConfig:
+    """The composed conf/ with interpolations unresolved, hence unchecked: data=file alone has no path and is not valid.
+
+    Raises ConfigError with Hydra's message if conf/ does not compose.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+
+    register_resolvers()
+    try:
+        with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+            return compose("config", list(overrides))
+    except HydraException as error:
+        raise ConfigError(f"conf/ does not compose: {error}") from None
+
+
+def resolve_params(config: DictConfig) -> dict[str, Any]:
+    """The values of a composed configuration with its interpolations resolved; they are not checked."""
+    return {**without_version(config), "version": 1}
 
 
 def _message_of(error: BaseException) -> str:

@@ -3,12 +3,14 @@
 hydra_plugins/checked_params.py registers them with Hydra, so that `dvc exp run -S` checks what it composes.
 """
 
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from pipeline.compose.experiments import notify_of_other_sources, require_usable_folder
 from pipeline.compose.preflight import require_valid
 from pipeline.core import files
 
@@ -23,7 +25,10 @@ def register_resolvers() -> None:
 
 
 def _checked(version: int, *, _root_: DictConfig) -> int:
-    require_valid({**without_version(_root_), "version": version})
+    values = {**without_version(_root_), "version": version}
+    require_usable_folder(sys.argv, Path.cwd())
+    require_valid(values)
+    notify_of_other_sources(values)
     return version
 
 

@@ -208,7 +208,7 @@ def test_conf_that_does_not_compose_is_a_config_error_for_adopt_too(in_project: 
     config = Path("conf/config.yaml")
     config.write_text(config.read_text().replace("- clean: default", "- clean: mine"))
     for act in (compose_params, adopt):
-        with pytest.raises(ConfigError, match="Could not override 'clean/patterns'"):
+        with pytest.raises(ConfigError, match="Could not override 'clean/preset'"):
             act()
 
 
