@@ -52,7 +52,7 @@ def measure(rows: int, options: argparse.Namespace, folder: Path) -> tuple[Path,
         f"data.path='{source.resolve()}'",
         f"data.columns={options.columns}",
         f"data.limit={rows}",
-        "clean/patterns=medical",
+        "clean/preset=medical",
     ]
     return project, run_stages(project, overrides)
 

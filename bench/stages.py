@@ -82,17 +82,17 @@ def run_stages(project: Path, overrides: list[str]) -> list[StageRun]:
 def _run_stage(project: Path, stage: str) -> StageRun:
     seconds, cpu, peak = _run(project, STAGES[stage])
     runtime = _read_json(project / "metrics/runtime" / ("fetch/data.json" if stage == "fetch" else f"{stage}.json"))
-    return StageRun(stage, seconds, runtime["seconds"], cpu, peak, _rows_read(project, stage))
+    return StageRun(stage, seconds, runtime["seconds"][stage], cpu, peak, _rows_read(project, stage))
 
 
 def _rows_read(project: Path, stage: str) -> int:
     if stage == "fetch":
-        rows = _read_json(project / "metrics/fetch/data.json")["rows"]
+        rows = _read_json(project / "metrics/details/fetch/data.json")["rows"]
     elif stage == "tokenize":
-        metrics = _read_json(project / "metrics/tokenize.json")
+        metrics = _read_json(project / "metrics/details/tokenize.json")
         rows = sum(metrics[split]["rows"] for split in ("train", "validation"))
     else:
-        rows = _read_json(project / f"metrics/{stage}.json")["rows_in"]
+        rows = _read_json(project / f"metrics/details/{stage}.json")["rows_in"]
     return int(rows)
 
 

@@ -53,7 +53,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> Path:
         shutil.copytree(options.model, base, dirs_exist_ok=True)
     lengths = (f"tokenize.max_length={options.length}", f"model.positions={options.length}")
     source = ("data=file", f"data.path='{options.data.resolve()}'", f"data.columns={options.columns}")
-    run_stages(project, [*source, *lengths, "clean/patterns=medical"])
+    run_stages(project, [*source, *lengths, "clean/preset=medical"])
     for name in ("formatted/train.jsonl", "tokenized/train.parquet"):
         _keep_first_rows(project / "data" / name, options.rows)
     return project

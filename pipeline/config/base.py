@@ -24,4 +24,5 @@ class Section(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
         use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # a value may hold credentials, which a traceback would print
     )

@@ -31,8 +31,28 @@ class LengthLimits(Section):
 
 
 class Clean(Section):
-    """Cleaning and filtering of rows."""
+    """Cleaning and filtering of rows.
 
+    Every text stays as it was given unless a key here changes it; the changed rows are counted by kind.
+    """
+
+    line_ends: Literal["normalize", "keep"]
+    """Line ends: all become \\n, or stay as they are."""
+    blank_lines: Literal["trim", "keep"]
+    """Blank lines before and after an answer: removed, or kept. The indentation of the first line and the end of the last one
+    stay. Prompts, completions and plain text keep their blank lines in any case."""
+    whitespace: Literal["keep", "collapse"]
+    """Whitespace: kept, or every run of it becomes one space. `collapse` also removes line breaks, indentation and invisible
+    characters."""
+    html: Literal["keep", "text"]
+    """HTML tags and entities: kept, or turned into text (with inscriptis). Texts without them stay as they are, and so does
+    code with angle brackets."""
+    quoted_replies: Literal["keep", "strip"]
+    """The message that an e-mail answers and quotes: kept or removed. It begins with "On … wrote:", with Outlook's From,
+    Sent and To, or with lines that begin with >."""
+    signatures: Literal["keep", "strip"]
+    """The signature of an e-mail: kept or removed. It begins with "-- ", "Sent from my …" or a closing such as "Best
+    regards,"."""
     mend_encoding: bool
     """Repair text decoded with the wrong encoding, such as "donâ€™t" (with ftfy)."""
     question_prefixes: list[Text]
@@ -89,13 +109,33 @@ class Template(Section):
 
 
 class NearDuplicates(Section):
-    """When two texts are near-duplicates."""
+    """Which rows are near-duplicates, and how the split treats them."""
 
+    enabled: bool
+    """Whether rows are compared for near-duplicates; false: for equality only. Training rows that are near to a test row
+    are then allowed, and counted in `leakage`."""
+    fields: Annotated[list[Literal["question", "answer"]], Field(min_length=1)]
+    """Texts by which rows are compared: [question] or [question, answer]. Compare answers as well where an answer gives
+    away what a test question asks. Questions are compared with questions and answers with answers. In a chat, the question
+    is all user turns together, or the last one alone."""
+    strategy: Literal["cluster", "drop"]
+    """What happens to near-duplicates across the splits. `cluster`: near rows, and rows near to these, are in the same
+    split, and no row is dropped. `drop`: training rows near to a validation or test row, and validation rows near to a
+    test row, are dropped."""
     threshold: Fraction
     """Minimum Jaccard similarity of the word bigrams of near-duplicates."""
     min_words: Annotated[int, Field(ge=2)]
     """Minimum length, in words, for comparison by bigrams. Shorter questions are compared for equality only, and shorter
     answers not at all."""
+    max_cluster_rows: Positive | None
+    """Maximum size of a cluster that may be held out; null: 5% of the rows, at least 50. Larger clusters are in the
+    training set, because a test set should not consist of one question. Only with the strategy `cluster`."""
+
+    @model_validator(mode="after")
+    def _require_question(self) -> "NearDuplicates":
+        if "question" not in self.fields or len({*self.fields}) < len(self.fields):
+            raise ValueError(f"fields {self.fields} must be [question] or [question, answer]")
+        return self
 
 
 class Format(Section):
@@ -104,11 +144,14 @@ class Format(Section):
     seed: Seed
     """Seed of the hash that assigns each row to a split."""
     split: Literal["question", "row"]
-    """Whether rows are split by question or one by one. `question`: rows with the same question are in the same split;
-    training rows that nearly duplicate a validation or test row, and validation rows that nearly duplicate a test row,
-    are dropped. `row`: a naive shuffle, which leaks (see max_leakage)."""
+    """Whether rows are split by question or one by one. `question`: rows with the same question, or a near one (see
+    `near`), are in the same split. `row`: a naive shuffle, which leaks (see max_leakage)."""
+    group: Text | None
+    """Column of the source whose groups stay together, such as patient_id; null: none. Rows with the same value in it are
+    in the same split."""
     test_fraction: Fraction
-    """Share of the rows for the test set; not used with `folds`."""
+    """Share of the rows for the test set; not used with `folds`. It is not used with a test set of
+    your own either."""
     validation_fraction: Fraction
     """Share of the rows for the validation set. With `folds`, the share is taken from the rows outside the test fold
     only."""
@@ -118,10 +161,10 @@ class Format(Section):
     fold: Annotated[int, Field(ge=0)]
     """Index of the test fold, counting from 0; must be less than `folds`."""
     max_leakage: Share
-    """Maximum share of test rows with an exact or near-duplicate in the training set. The stage fails if it is
-    exceeded."""
+    """Maximum share of test rows with an exact or near-duplicate in the training set. The stage fails if it is exceeded.
+    Rows are compared by `near.fields`."""
     near: NearDuplicates
-    """When two texts count as near-duplicates."""
+    """Which rows are near-duplicates, and how the split treats them."""
     template: Template
     """Template that renders the prompt and the completion."""
 
@@ -157,6 +200,11 @@ class Gates(Section):
     max_prefix_mismatch: Share | None
     """Maximum share of rows, in a sample, whose prompt tokens depend on the answer. Such rows matter only to other
     tools, which tokenize prompt and answer together; this project tokenizes the prompt alone."""
+    max_unknown: Share | None
+    """Maximum share of the answers' text that the tokenizer does not know. Unknown tokens and
+    dropped characters count. The model would learn to answer with the unknown token. The default, 1 token of 100,
+    tolerates stray symbols and stops at a script or notation that the model cannot read. Such text in prompts is only
+    counted."""
     max_padding: Share | None
     """Maximum share of token positions in the training batches that are padding."""
 

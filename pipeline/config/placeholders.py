@@ -1,7 +1,10 @@
 """Placeholders in templates: the prompt template, and column mappings that combine several columns."""
 
+import re
 from collections.abc import Mapping
 from string import Formatter
+
+BRACES = re.compile(r"\{\{|\}\}|\{(?P<name>[^{}]+)\}|[{}]")
 
 
 def template_errors(prompt: str, completion: str) -> list[str]:
@@ -20,20 +23,37 @@ def _placeholder_errors(name: str, template: str, placeholder: str) -> list[str]
 
 
 def parse_template(template: str) -> list[tuple[str, str | None]]:
-    """The literal parts of a template, each with the placeholder that follows it.
+    """The literal parts of a template, each with the name in braces that follows it; {{ and }} are literal braces.
 
-    Raises ValueError if the braces do not match or a placeholder has a format or conversion.
+    Raises ValueError if the braces do not match.
 
     >>> parse_template("Q: {Title} ({Body})")
     [('Q: ', 'Title'), (' (', 'Body'), (')', None)]
     """
     parts: list[tuple[str, str | None]] = []
-    for literal, name, form, conversion in Formatter().parse(template):
-        if name == "" or form or conversion:
-            content = (name or "") + ":" * bool(form) + (form or "")
-            raise ValueError(f"a placeholder holds only the name of a column, not {content!r}")
-        parts.append((literal, name))
+    literal, position = "", 0
+    for match in BRACES.finditer(template):
+        literal += template[position : match.start()]
+        position = match.end()
+        if (name := match["name"]) is not None:
+            parts.append((literal, name))
+            literal = ""
+        elif match[0] in ("{{", "}}"):
+            literal += match[0][0]
+        else:
+            raise ValueError(f"the brace {match[0]} at character {match.start() + 1} has no partner")
+    if literal := literal + template[position:]:
+        parts.append((literal, None))
     return parts
+
+
+def escape_braces(name: str) -> str:
+    """A column's name as it is written in data.columns.
+
+    >>> escape_braces("Frage {de}")
+    'Frage {{de}}'
+    """
+    return name.replace("{", "{{").replace("}", "}}")
 
 
 def column_template_errors(columns: Mapping[str, str]) -> list[str]:
@@ -41,12 +61,9 @@ def column_template_errors(columns: Mapping[str, str]) -> list[str]:
     errors = []
     for name, value in columns.items():
         try:
-            has_placeholder = any(placeholder is not None for _, placeholder in parse_template(value))
+            parse_template(value)
         except ValueError as error:
             errors.append(
                 f"columns.{name}: {value!r} is not a template: {error}; write {{{{ and }}}} for literal braces"
             )
-        else:
-            if ("{" in value or "}" in value) and not has_placeholder:
-                errors.append(f"columns.{name}: {value!r} names no column; expected some, such as {{Title}}")
     return errors

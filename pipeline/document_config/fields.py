@@ -17,9 +17,10 @@ SHIPPED: dict[str, tuple[str, ...]] = {
     "data": ("generated", "file", "hub", "medical"),
     "model": ("folder", "nano", "hub", "pythia-70m", "scratch"),
     "clean": ("default",),
-    "clean/patterns": ("none", "medical"),
+    "clean/preset": ("none", "medical"),
     "format": ("default",),
     "format/template": ("tutorial", "plain"),
+    "format/near": ("question", "question_and_answer"),
     "tokenize": ("default",),
     "train": ("default",),
     "train/method": ("full", "lora", "qlora"),
@@ -54,7 +55,7 @@ def section_of(group: str, values: dict[str, Any]) -> type[Section]:
     """The schema class of an option with these values: of a union, the member that `kind` or `source` names."""
     annotation: Any = Params
     for name in group.split("/"):
-        if name in annotation.model_fields:  # clean/patterns has keys of clean itself
+        if name in annotation.model_fields:  # clean/preset has keys of clean itself
             annotation = annotation.model_fields[name].annotation
     members: tuple[type[Section], ...] = get_args(annotation) or (annotation,)
     return next(member for member in members if _tag_of(member) in (None, *values.values()))
@@ -108,7 +109,8 @@ def describe_type(schema: dict[str, Any]) -> str:
         return "SHA-256 in hexadecimal"
     kind: str = schema["type"]
     if kind == "array":
-        return f"list of {describe_type(schema['items'])}s"
+        items = describe_type(schema["items"])
+        return f"list of {items}" if "enum" in schema["items"] else f"list of {items}s"
     return {"boolean": "true or false", "object": "mapping"}.get(kind, kind) + _describe_range(schema)
 
 

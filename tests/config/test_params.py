@@ -25,6 +25,7 @@ ERRORS = {
     "number as text": ("train.epochs", "3", "train.epochs: '3' is invalid; expected a number"),
     "fraction for a count": ("train.batch_size", 2.5, "train.batch_size: 2.5 is invalid; expected a whole number"),
     "true for a count": ("train.batch_size", True, "train.batch_size: True is invalid; expected a whole number"),
+    "number for text": ("format.group", 2024, "expected text, which needs quotes: -S \"format.group='2024'\""),
     "number for a switch": ("train.keep_best", 1, "train.keep_best: 1 is invalid; expected true or false"),
     "below range": ("train.epochs", 0, "train.epochs: 0 is invalid; expected greater than 0"),
     "above range": ("format.test_fraction", 1.5, "format.test_fraction: 1.5 is invalid; expected less than 1"),

@@ -16,11 +16,13 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from dvc.utils.hydra import get_hydra_sweeps
-from support.project import ROOT, SHIPPED, commit_all, run_in
+from support.project import ROOT, SHIPPED, run_in
 
 from pipeline import schedule
 from pipeline.compose.composition import compose_params
+from pipeline.compose.leaves import flatten
 from pipeline.errors import ConfigError
 
 PAGES = [*(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
@@ -40,6 +42,7 @@ RUN_ELSEWHERE = {
     r"dvc plots diff .*": ("tests/end_to_end/test_pipeline.py", '"dvc", "plots", "diff"'),
     r"python -m pipeline\.compose --check": ("tests/compose/test_compose.py", 'compose("--check")'),
     r"python -m pipeline\.compose --adopt": ("tests/compose/test_compose.py", "adopt()"),
+    r"python -m pipeline\.start .*": ("tests/start/test_start.py", 'start("tickets.csv", "--yes")'),
     r"python -m pipeline\.pin": ("tests/fetch/test_hub.py", '"pipeline.pin"'),
     r"python -m pipeline\.folds": ("tests/test_folds.py", '"pipeline.folds"'),
     r"python -m pipeline\.train": ("tests/end_to_end/test_compute.py", '"pipeline.train"'),
@@ -111,6 +114,7 @@ def overrides_of(words: list[str]) -> list[str]:
     return [word for word in words[3:] if not word.startswith(("--", "hydra."))]
 
 
+EXPERIMENTS_PAGE = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
 COMMANDS = [each for page in PAGES for each in commands_of(page.read_text(encoding="utf-8"), page.name)]
 TEXTS = sorted({" ".join(each.words) for each in COMMANDS})
 INLINE = sorted({code for page in PAGES for code in inline_code(page.read_text(encoding="utf-8"))})
@@ -123,7 +127,9 @@ EXPERIMENTS = sorted(
 )
 HANDLED = {  # pattern → the test of this file that runs the command
     r"dvc exp run .*|python -m pipeline\.compose \w.*": "test_experiments_compose",
-    r"dvc exp show .*": "test_exp_show_prints_the_documented_columns",
+    r"dvc metrics show": "test_metrics_show_prints_the_documented_metrics",
+    r"dvc exp show --only-changed .*": "test_exp_show_prints_the_documented_columns_of_what_differs",
+    r"dvc exp show --drop .*": "test_exp_show_prints_the_chosen_columns",
     r"python -m pipeline\.schedule .*": "test_schedules_are_plotted",
 }
 
@@ -187,6 +193,13 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("data/knowledge", "models/nano"):
         shutil.copytree(ROOT / name, folder / name)
     (folder / "helpdesk.csv").write_text("Title,Reply\nWhy?,So.\n")
+    (folder / "export.csv").write_text("question;answer\nWhy?;So.\n")
+    (folder / "visits.csv").write_text("question,answer,patient_id\nWhy?,So.,1\n")
+    (folder / "faq").mkdir()
+    for name in ("train", "test"):
+        (folder / f"faq/{name}.csv").write_text("question,answer\nWhy?,So.\n")
+    (folder / "Über Fragen").mkdir()
+    (folder / "Über Fragen/x.jsonl").write_text('{"question": "Why?", "answer": "So."}\n')
     (folder / "rows.jsonl").write_text(json.dumps({"Description": "Why?", "Patient": "Hm.", "Doctor": "So."}) + "\n")
     for name in ("path/to/model", "FOLDER"):
         shutil.copytree(ROOT / "models/nano", folder / name)
@@ -225,25 +238,54 @@ def test_the_documented_errors_are_those_of_composition(in_project: Path) -> Non
     (command,) = {each.text for each in COMMANDS if "oops" in each.text}
     with pytest.raises(ConfigError) as caught:
         compose_params(*overrides_of(shlex.split(command)))
-    assert str(caught.value) in (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
+    assert str(caught.value) in EXPERIMENTS_PAGE
 
 
-@pytest.mark.slow
-def test_exp_show_prints_the_documented_columns(tmp_path: Path) -> None:
-    shutil.copytree(SHIPPED, tmp_path, dirs_exist_ok=True)
-    for name in (".dvc", "data/knowledge", "hydra_plugins", "metrics"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("tmp", "cache", "leaderboard"))
-    for name in ("dvc.yaml", ".dvcignore"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    commit_all(tmp_path)
-    page = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
-    (command,) = (each for each in commands_of(page) if "exp show" in each.text)
-    shown = re.search(r"^  (Experiment .*)$", page, re.MULTILINE)
-    assert shown
-    done = run_in(tmp_path, *command.words, "--csv")
+@pytest.fixture(scope="module")
+def finished(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of a repository in which the pipeline has run."""
+    return Path(shutil.copytree(repository, tmp_path_factory.mktemp("finished") / "project", symlinks=True))
+
+
+def documented_columns() -> list[str]:
+    """The metrics in the table of docs/experiments.md, in its order."""
+    table = re.search(r"^\| metric \|.*?\n\n", EXPERIMENTS_PAGE, re.MULTILINE | re.DOTALL)
+    assert table
+    return [name for line in table[0].strip().splitlines()[2:] for name in re.findall(r"`([^`]+)`", line.split("|")[1])]
+
+
+def columns_shown(folder: Path, pattern: str) -> list[str]:
+    """The columns that the page's `dvc exp show` command prints, of the command that matches a pattern."""
+    (command,) = (each for each in commands_of(EXPERIMENTS_PAGE) if re.match(pattern, each.text))
+    done = run_in(folder, *command.words, "--csv")
     assert done.returncode == 0, done.stderr
-    columns = done.stdout.splitlines()[0].split(",")
-    assert [name for name in columns if name not in CSV_ONLY] == shown[1].split()
+    return [name for name in done.stdout.splitlines()[0].split(",") if name not in CSV_ONLY]
+
+
+def test_metrics_show_prints_the_documented_metrics(finished: Path) -> None:
+    done = run_in(finished, "dvc", "metrics", "show", "--json")
+    assert done.returncode == 0, done.stderr
+    files = json.loads(done.stdout)[""]["data"]
+    assert [name for file in files.values() for name in flatten(file["data"])] == documented_columns()
+    assert len(documented_columns()) <= 25
+
+
+def test_exp_show_prints_the_chosen_columns(finished: Path) -> None:
+    assert columns_shown(finished, "dvc exp show --drop") == ["Experiment", "f1.base", "f1", "train.seed"]
+
+
+def test_exp_show_prints_the_documented_columns_of_what_differs(finished: Path) -> None:
+    """After a change of everything that the page's experiments change, by the workspace and its commit."""
+    params = yaml.safe_load((finished / "params.yaml").read_text())
+    params["train"] |= {"seed": 5, "learning_rate": 0.5}
+    (finished / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    for name in ("train", "runtime/train", "evaluate/finetuned"):
+        path = finished / f"metrics/{name}.json"
+        path.write_text(re.sub(r"\d+\.\d+", "7.5", path.read_text()))
+    shown = re.search(r"^  (Experiment .*)$", EXPERIMENTS_PAGE, re.MULTILINE)
+    assert shown
+    # DVC's CSV leaves out Experiment, too: the names are in its column rev.
+    assert ["Experiment", *columns_shown(finished, "dvc exp show --only-changed")] == shown[1].split()
 
 
 @pytest.mark.parametrize("text", [text for text in TEXTS if "pipeline.schedule" in text])

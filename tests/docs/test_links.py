@@ -14,7 +14,7 @@ PAGES += sorted((ROOT / "docs").glob("*.md"))
 LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 INCLUDE = re.compile(r"^```\{include\} (\S+)", re.MULTILINE)
 REPOSITORY = re.compile(r"(pipeline|tests|conf|bench|docs|hydra_plugins|data/knowledge|models/nano|\.ci)/[\w./-]+")
-MADE_LATER = {"conf/data/adopted.yaml", "docs/_build/html"}  # by --adopt, by make docs
+MADE_LATER = {"conf/data/adopted.yaml", "conf/start", "docs/_build/html"}  # by --adopt, by start, by make docs
 
 
 def name_of(page: Path) -> str:

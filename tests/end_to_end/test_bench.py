@@ -82,7 +82,7 @@ def test_curve_is_printed_and_plotted(
     assert [line.split()[0] for line in printed] == ["rows", "200", "300", "→"]
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
     source = ["data=file", f"data.path='{rows}'", f"data.columns={columns}"]
-    patterns = "clean/patterns=medical"
+    patterns = "clean/preset=medical"
     assert overrides == [[*source, "data.limit=200", patterns], [*source, "data.limit=300", patterns]]
 
 
@@ -135,6 +135,28 @@ def test_near_misses_nothing_that_brute_force_finds() -> None:
     brute, ours = lines[2][-4:], lines[3][-4:]
     assert ours == brute == [ours[0], "0", "0", "100.0%"]
     assert int(ours[0]) > 0
+
+
+def test_splits_show_what_each_strategy_loses() -> None:
+    done = python_in(ROOT, "bench.splits", "--tickets", "120", "--rows", "150")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == [
+        "canned",
+        "train",
+        "cluster",
+        "drop",
+        "off",
+        "generated",
+        "train",
+        "cluster",
+        "drop",
+        "off",
+    ]
+    cluster, drop, off = (line[4:6] for line in lines[2:5])
+    assert cluster == ["0", "0.0%"]
+    assert (int(drop[0]) > 0, drop[1]) == (True, "0.0%")
+    assert (off[0], off[1] > "0.0%") == ("0", True)
 
 
 def test_trainers_train_on_the_same_rows(

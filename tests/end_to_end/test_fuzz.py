@@ -16,10 +16,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.project import SHIPPED
+from support.sources import file_rows
 
 from pipeline.clean import stage as clean
 from pipeline.config.params import Clean
-from pipeline.config.sources import FileRows
 from pipeline.core.files import read_parquet
 from pipeline.core.paths import RAW_COLUMNS, RAW_ROWS
 from pipeline.errors import PipelineError
@@ -47,7 +47,7 @@ def fetch_and_clean(tmp_path: Path) -> Iterator[FetchAndClean]:
 
     def run(name: str, content: bytes, columns: dict[str, str] | None = None) -> dict[str, Any]:
         Path(name).write_bytes(content)
-        source = FileRows(source="file", path=name, sha256=None, limit=None, columns=columns)
+        source = file_rows(name, columns=columns)
         fetched = fetch.fetch_data(source)
         mapping = read_column_mapping(RAW_COLUMNS)
         metrics = clean.write_cleaned(clean.clean_batches([read_parquet(RAW_ROWS)], mapping, OPTIONS), mapping)
@@ -112,6 +112,9 @@ COUNTED = {
         jsonl({**{f"c{i}": "x" for i in range(10_000)}, "text": "a"}),
         (1, {}),
     ),
+    "numbers and texts": ("rows.jsonl", jsonl({"text": 1}, {"text": "a"}), (2, {})),
+    "lone surrogate": ("rows.jsonl", b'{"text": "a"}\n{"text": "\\ud800"}\n', (1, {"invalid_unicode": 1})),
+    "columns without names": ("rows.csv", b"text,,\na,b,c\n", (1, {})),
     "nested beside the text": ("rows.jsonl", jsonl({"text": "a", "more": [[[{"x": [None, 1]}]]]}), (1, {})),
     "objects without keys beside the text": (
         "rows.jsonl",
@@ -130,13 +133,11 @@ def test_odd_rows_are_handled_and_counted(
 
 
 ERRORS = {
-    "text where numbers were": ("rows.jsonl", jsonl({"text": 1}, {"text": "a"}), "rows.jsonl, row 2: column text"),
-    "lone surrogate": (
+    "lone surrogate in a name": (
         "rows.jsonl",
-        b'{"text": "a"}\n{"text": "\\ud800"}\n',
-        r"rows.jsonl, row 2: column text holds a str, '\ud800'",
+        b'{"\\ud800": "a"}\n',
+        r"rows.jsonl: the column name '\ud800' is not valid text",
     ),
-    "lone surrogate in a name": ("rows.jsonl", b'{"\\ud800": "a"}\n', r"rows.jsonl, row 1: column \ud800"),
     "invalid UTF-8 in JSON lines": (
         "rows.jsonl",
         b'{"text": "a"}\n{"text": "\xc3("}\n',
@@ -156,11 +157,10 @@ ERRORS = {
     "bytes where text should be": (
         "rows.parquet",
         parquet(pa.table({"text": [b"x"]})),
-        "row 0, text: a bytes; expected text",
+        "row 0, column text: the bytes b'x'; expected text",
     ),
-    "ragged CSV": ("rows.csv", b"question,answer\na,b\nc\n", "rows.csv, line 3: 1 cells; expected 2"),
-    "duplicate columns": ("rows.csv", b"text,text\na,b\n", "rows.csv: more than one column is called text"),
-    "duplicate columns without names": ("rows.csv", b"text,,\na,b,c\n", "rows.csv: more than one column is called ''"),
+    "ragged CSV": ("rows.csv", b"question,answer\na,b\nc\n", "rows.csv, line 3: 1 cell; expected 2"),
+    "duplicate columns": ("rows.csv", b"text,text,text_1\na,b,c\n", "rows.csv: more than one column is called text_1"),
     "duplicate columns in Parquet": (
         "rows.parquet",
         parquet(pa.table([["a"], ["b"]], names=["text", "text"])),
@@ -179,12 +179,12 @@ ERRORS = {
     "JSON list without an end": (
         "rows.json",
         b'[{"text": "a"}\n',
-        "rows.json, line 2: not JSON (Expecting ',' delimiter",
+        "rows.json, line 2: not JSON (Expecting ',' or ']', column 1)",
     ),
     "JSON list with more after it": (
         "rows.json",
         b'[{"text": "a"}] []',
-        "rows.json, line 1: not JSON (Extra data, column 17)",
+        "rows.json, line 1: not JSON (more text after the end of the list, column 17)",
     ),
     "JSON line that ends in the middle": (
         "rows.jsonl",
@@ -210,10 +210,10 @@ ERRORS = {
     "empty CSV": ("rows.csv", b"", "rows.csv is empty"),
     "empty JSON": ("rows.json", b" \n", "rows.json is empty"),
     "empty list": ("rows.json", b"[]", "the source has no rows"),
-    "empty JSON lines": ("rows.jsonl", b"\n \n", "the source has no rows"),
+    "empty JSON lines": ("rows.jsonl", b"\n \n", "rows.jsonl is empty"),
     "empty Parquet": ("rows.parquet", b"", "rows.parquet: not a valid"),
     "empty gzip": ("rows.csv.gz", gzip.compress(b""), "rows.csv.gz is empty"),
-    "not gzip": ("rows.csv.gz", b"text\na\n", "rows.csv.gz, after line 0: damaged or cut short (Not a gzipped file"),
+    "not gzip": ("rows.csv.gz", b"text\na\n", "rows.csv.gz: not a valid .csv file: Not a gzipped file"),
     "a million empty cells": (
         "rows.csv",
         names(999) + b",text\n" + (b"," * 999 + b"\n") * 1000,
@@ -222,7 +222,7 @@ ERRORS = {
     "no valid messages": (
         "rows.jsonl",
         jsonl(
-            {"messages": [{"role": "bot", "content": "x"}]},
+            {"messages": [{"role": "narrator", "content": "x"}]},
             {"messages": []},
             {"messages": None},
             {"messages": [{"from": "human", "value": "x"}]},

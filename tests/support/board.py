@@ -105,5 +105,21 @@ def commit_predictions(folder: Path, branch: str, rows: list[dict[str, Any]], **
     dvc(folder, "checkout", "-q")
 
 
+def commit_details(folder: Path, branch: str, **metrics: Any) -> Path:
+    """Commit the current predictions on a new branch whose metrics are in DVC's cache; return the path of the details."""
+    git(folder, "switch", "-q", "-c", branch)
+    outs = 'outs: ["data/predictions/${item.model}.jsonl"'
+    graph = DVC_YAML.replace(outs, f'{outs}, "metrics/details/evaluate/${{item.model}}.json"')
+    (folder / "dvc.yaml").write_text(graph)
+    (folder / ".gitignore").write_text("/models\n/data\n/metrics/details\n__pycache__\n")
+    details, headline = (folder / f"metrics/{name}/finetuned.json" for name in ("details/evaluate", "evaluate"))
+    details.parent.mkdir(parents=True)
+    details.write_text(json.dumps({**json.loads(headline.read_text()), **metrics}))
+    headline.write_text(json.dumps({"loss": metrics["loss"]}))
+    dvc(folder, "commit", "-q", "-f")
+    commit(folder, branch)
+    return details
+
+
 def predictions(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / PREDICTIONS).read_text().splitlines()]

@@ -167,7 +167,7 @@ FILES = {
         write("rows.csv", ""),
     ),
     "empty JSON Lines": Case(
-        experiment_on("rows.jsonl"), ("data.path: rows.jsonl has no rows; expected",), write("rows.jsonl", "")
+        experiment_on("rows.jsonl"), ("data.path: rows.jsonl is empty; expected",), write("rows.jsonl", "")
     ),
     "header only": Case(
         experiment_on("rows.csv"), ("rows.csv has no rows; expected",), write("rows.csv", "question,answer\n")
@@ -177,35 +177,35 @@ FILES = {
         ("data.path: rows.csv, line 2: not UTF-8 text (byte 4", "save the file as UTF-8"),
         write("rows.csv", "question,answer\nCafé?,Oui\n".encode("latin-1")),
     ),
-    "UTF-16": Case(
+    "UTF-16 cut in a character": Case(
         experiment_on("rows.csv"),
-        ("data.path: rows.csv, line 1: not UTF-8 text (byte 1", "save the file as UTF-8"),
-        write("rows.csv", "question,answer\nWhy?,So\n".encode("utf-16")),
+        ("data.path: rows.csv", "not utf-16 text"),
+        write("rows.csv", "question,answer\nWhy?,So\n".encode("utf-16") + b"\x41"),
     ),
     "ragged CSV": Case(
         experiment_on("rows.csv"),
-        ("data.path: rows.csv, line 3: 3 cells; expected 2, as in the first line",),
+        ("data.path: rows.csv, line 3: 3 cells; expected 2, one for each column (question, answer)",),
         write("rows.csv", "question,answer\na,b\na,b,c\n"),
     ),
     "duplicate column": Case(
         experiment_on("rows.csv"),
-        ("data.path: rows.csv: more than one column is called answer",),
+        ("data.path: No known task has the columns question, answer_1, answer_2.", 'answer: "answer_1"}'),
         write("rows.csv", "question,answer,answer\na,b,c\n"),
     ),
-    "JSON object instead of a list": Case(
+    "JSON object with two lists": Case(
         experiment_on("rows.json"),
-        ("data.path: rows.json: expected a JSON list of objects; for one object a line, name it .jsonl",),
-        write("rows.json", '{"question": "a", "answer": "b"}'),
+        ("data.path: rows.json: more than one key holds a list of objects", "data.field=easy", "data.field=hard"),
+        write("rows.json", '{"easy": [{"question": "a", "answer": "b"}], "hard": [{"question": "a", "answer": "b"}]}'),
     ),
     "null bytes": Case(
         experiment_on("rows.jsonl"),
         ("data.path: rows.jsonl, line 2: not JSON", "expected one object a line"),
         write("rows.jsonl", '{"question": "a", "answer": "b"}\n' + "\0" * 40),
     ),
-    "mixed types": Case(
+    "a list as an answer": Case(
         experiment_on("rows.jsonl"),
-        ("data.path: rows.jsonl, row 2: column answer holds a int, 3", "expected one type per column"),
-        write_jsonl({"question": "a", "answer": "b"}, {"question": "c", "answer": 3}),
+        ("clean stopped: row 1, column answer: the list [3]; expected text",),
+        write_jsonl({"question": "a", "answer": "b"}, {"question": "c", "answer": [3]}),
     ),
     "truncated Parquet": Case(
         experiment_on("rows.parquet"),
@@ -219,8 +219,8 @@ FILES = {
     ),
     "columns that fit no task": Case(
         experiment_on("rows.jsonl"),
-        ("data.path: No known task has the columns q, a.", "Map the source's columns"),
-        write_jsonl({"q": "Why?", "a": "So."}),
+        ("data.path: No known task has the columns x, y.", "Map them onto those of a task"),
+        write_jsonl({"x": "Why?", "y": "So."}),
     ),
     "mapping that fits no task": Case(
         experiment_on("rows.jsonl", "data.columns={question: question, reply: answer}"),
@@ -234,16 +234,19 @@ FILES = {
     ),
     "nested text": Case(
         experiment_on("rows.jsonl", until="clean"),
-        ("clean stopped: row 0, answer: a dict; expected text (see data.columns)",),
+        ("clean stopped: row 0, column answer: the object {",),
         write_jsonl({"question": "a", "answer": {"text": "b"}}),
     ),
     "unknown role": Case(
         experiment_on("rows.jsonl", until="clean"),
-        ("no row left of 3: dropped 3 malformed", "messages are lists of {role: system, user, assistant; content} or"),
-        write_chat([{"role": "bot", "content": "Hi"}]),
+        (
+            "no row left of 3: dropped 3 malformed",
+            "messages are lists of {role: system, user, assistant or tool; content} or",
+        ),
+        write_chat([{"role": "narrator", "content": "Hi"}]),
     ),
     "rows with only boilerplate": Case(
-        experiment_on("rows.jsonl", "clean/patterns=medical", until="clean"),
+        experiment_on("rows.jsonl", "clean/preset=medical", until="clean"),
         ("no row left of 3: dropped 3 boilerplate", "the clean section"),
         write_qa(3, "Why {}?", "Hi. Take care."),
     ),
@@ -261,7 +264,7 @@ FILES = {
     "fold out of range": Case(queue("format.folds=5", "format.fold=5"), ("fold 5 must be less than folds (5)",)),
     "one question repeated": Case(
         experiment_on("rows.jsonl", until="format"),
-        ("format stopped: the split", "would be empty (train ", "Give more rows, or change format.test_fraction"),
+        ("format stopped: the split", "would be empty (train ", "Add rows: at least 3 clusters are needed"),
         write_qa(9, "Why?", "So."),
     ),
 }
@@ -381,7 +384,9 @@ STATES = {
         ),
     ),
     "truncated metrics": Case(
-        python("compare"), ("metrics/train.json is damaged", "dvc repro"), truncate("metrics/train.json", 9)
+        python("compare"),
+        ("metrics/details/train.json is damaged", "dvc repro"),
+        truncate("metrics/details/train.json", 9),
     ),
     "truncated tokenized rows": Case(
         python("train"),
@@ -434,7 +439,8 @@ COMPARISONS = {
     "missing predictions": Case(
         python("compare"),
         (
-            "data/predictions/finetuned.jsonl has 15 rows, but metrics/evaluate/finetuned.json reports 16",
+            "data/predictions/finetuned.jsonl has ",
+            " rows, but metrics/details/evaluate/finetuned.json reports ",
             "dvc repro -f evaluate",
         ),
         edit_rows("data/predictions/finetuned.jsonl", lambda rows: rows[:-1]),
@@ -447,7 +453,7 @@ COMPARISONS = {
     "another version of the metrics": Case(
         python("compare"),
         ("base was scored with version 1 of the metrics, but this code has version 2", "dvc repro -f evaluate"),
-        replace("metrics/evaluate/base.json", '"version": 2', '"version": 1'),
+        replace("metrics/details/evaluate/base.json", '"version": 2', '"version": 1'),
     ),
     "score that is not a number": Case(
         python("compare"),

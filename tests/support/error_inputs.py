@@ -145,11 +145,11 @@ def edit_config(**values: object) -> Prepare:
 
 
 def add_token(project: Path) -> None:
-    """Add a token that the model does not embed to the tokenizer."""
+    """Add a token that the model does not embed to the tokenizer's own vocabulary."""
     path = project / "mine/tokenizer.json"
     tokenizer = json.loads(path.read_text())
-    last = tokenizer["added_tokens"][-1]
-    tokenizer["added_tokens"].append({**last, "id": len(tokenizer["model"]["vocab"]), "content": "<|more|>"})
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["more"] = len(vocabulary)
     path.write_text(json.dumps(tokenizer))
 
 

@@ -43,7 +43,7 @@ def main() -> None:
     with process_group(on_cpu=True):
         metrics = train.train(params.train, torch.device("cpu"), params.compute)
         if is_main_process():
-            write_json(Path("metrics/train.json"), metrics)
+            write_json(Path("metrics/details/train.json"), metrics)
             report(metrics)
 
 
