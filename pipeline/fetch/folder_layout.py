@@ -76,9 +76,9 @@ def split_of(name: str) -> FolderSplit:
     """The split of a file, by the words in its name, or else in the names of its folders.
 
     >>> split_of("data/train-00000-of-00002.parquet")
-    Split(name='train', kind='train', container='data')
+    FolderSplit(name='train', kind='train', container='data')
     >>> split_of("dev/part-1.csv.gz"), split_of("train_sft.jsonl").name, split_of("contest.csv").name
-    (Split(name='validation', kind='validation', container=''), 'train_sft', '')
+    (FolderSplit(name='validation', kind='validation', container=''), 'train_sft', '')
     """
     path = PurePosixPath(name)
     compression = format_and_compression(path.name)[1]

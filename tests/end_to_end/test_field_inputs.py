@@ -250,6 +250,6 @@ def test_common_system_prompt_makes_no_rows_near(tmp_path: Path, caplog: pytest.
     (tmp_path / "rows.jsonl").write_bytes(lines([*rows, *rows[:2]]))
     prepared = prepare(tmp_path / "rows.jsonl", caplog)
     assert (prepared.counts, prepared.dropped()) == ((31, 3, 6), {"duplicate": 2})
-    assert prepared.format["clusters"] == {"count": COUNT, "rows_with_others": 0, "largest": 1}
+    assert prepared.format["clusters"] == {"count": COUNT, "rows_with_others": 0, "largest": 1, "rows_moved": 3}
     assert any(warning.startswith("Most rows have the turn “Hello, I have") for warning in prepared.format["warnings"])
     assert prepared.texts(1)[0].startswith(LONG_SYSTEM + "\n\n### Question:\nHello, ")
