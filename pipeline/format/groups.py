@@ -1,6 +1,5 @@
 """The groups of format.group: rows with the same value in a column of the source stay in the same split."""
 
-import difflib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +9,7 @@ from pipeline.core.paths import RAW_ROWS
 from pipeline.errors import DataError
 from pipeline.records.columns import column_values
 from pipeline.records.detection import referenced_columns
+from pipeline.records.suggestions import closest_column
 from pipeline.records.tasks import format_names
 
 BATCH_ROWS = 16384
@@ -37,8 +37,8 @@ def _iter_values(column: str) -> Iterator[tuple[int, Any]]:
     names = referenced_columns(column) if column not in reader.column_names else [column]
     for name in names:
         if name not in reader.column_names:
-            matches = difflib.get_close_matches(name, reader.column_names, n=1, cutoff=0.5)
-            hint = f"; did you mean {matches[0]}?" if matches else ""
+            closest = closest_column(name, reader.column_names)
+            hint = f"; did you mean {closest}?" if closest else ""
             raise DataError(
                 f"format.group: the source has no column {format_names([name])}{hint} "
                 f"It has {format_names(reader.column_names)}"

@@ -198,7 +198,7 @@ def shorten(text: str) -> str:
 
 def describe_moved(split: Split) -> str | None:
     """How many rows `balance` moved, for the log; None if it moved none."""
-    rows = sum(cluster in split.moved for cluster in split.clusters.tolist())
+    rows = split.rows_moved()
     if not rows:
         return None
     return (

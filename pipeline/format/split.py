@@ -57,6 +57,10 @@ class Split:
         kept = [index for index, side in enumerate(self.sides) if side in names and index not in self.dropped]
         return np.array(kept, np.int64)
 
+    def rows_moved(self) -> int:
+        """The number of rows in the clusters that `balance` moved."""
+        return int(np.isin(self.clusters, list(self.moved)).sum())
+
     def rows_of(self, name: str) -> list[Conversation]:
         return [self.rows[index] for index in self.indices(name)]
 
@@ -149,7 +153,7 @@ def _matches_in_test(
 
 
 def _near_clusters(others: Indices, options: Format, search: DuplicateSearch) -> Components:
-    """The clusters by texts. With the strategy `drop`, each question is a cluster, whatever it is near to."""
+    """The clusters of near texts. With the strategy `drop`, only rows with equal questions form a cluster."""
     if options.split == "row":
         return Components(len(search.components.labels))
     if options.near.strategy == "cluster":

@@ -112,7 +112,7 @@ def collect_metrics(
             "count": len(sizes),
             "rows_with_others": int(sizes[sizes > 1].sum()),
             "largest": int(sizes.max(initial=0)),
-            "rows_moved": sum(cluster in split.moved for cluster in split.clusters.tolist()),
+            "rows_moved": split.rows_moved(),
         },
         "leakage": leakage,
     }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.commands import run_main
 from support.project import ROOT, SHIPPED, commit_all, copy_project, python_in, run_in
 
 from pipeline.compose import cli
@@ -40,13 +41,7 @@ def compose(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     """`python -m pipeline.compose` in this process and its working directory: exit code, standard output and error."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["compose", *arguments])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as error:
-            code = int(error.code or 0)
-        return code, *capsys.readouterr()
+        return run_main(cli.main, ["compose", *arguments], monkeypatch, capsys)
 
     return run
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.commands import run_main
 from support.tickets import CPU, Start, write_tickets
 
 from pipeline.start import cli
@@ -21,12 +22,6 @@ def start(in_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     """Runs start without a terminal: exit code, standard output and error."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["start", *arguments])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as error:
-            code = int(error.code or 0)
-        return code, *capsys.readouterr()
+        return run_main(cli.main, ["start", *arguments], monkeypatch, capsys)
 
     return run
