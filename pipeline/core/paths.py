@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 CONF, PARAMS = Path("conf"), Path("params.yaml")
+CHECKPOINTS = ".checkpoints"
 
 RAW = Path("data/raw")
 RAW_ROWS = RAW / "rows.parquet"
@@ -27,5 +28,8 @@ LEADERBOARD = METRICS / "leaderboard"
 
 
 def checkpoint_root() -> Path:
-    """.checkpoints/ of the original checkout, which DVC_ROOT names where DVC runs a queued experiment in a copy."""
-    return Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints"
+    """The folder of what killed runs leave to resume from: CHECKPOINT_ROOT, or .checkpoints/ of the original checkout.
+
+    DVC_ROOT names that checkout where DVC runs a queued experiment in a copy.
+    """
+    return Path(os.environ.get("CHECKPOINT_ROOT") or Path(os.environ.get("DVC_ROOT", "."), CHECKPOINTS))
