@@ -13,13 +13,14 @@ from typing import NamedTuple
 import psutil
 
 FULL_DISK = "full disk"
+ALL_KILLED = "SIGKILL of all"  # of a process and its children, as in a power cut
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 # Only Linux can take away a running process's right to write files.
 FAULTS = (*SIGNALS, FULL_DISK) if hasattr(resource, "prlimit") else SIGNALS
 
 
 class Fault(NamedTuple):
-    kind: str  # one of FAULTS
+    kind: str  # one of FAULTS, or ALL_KILLED
     seconds: float
     after_first_line: bool = False  # the seconds count from the first line of output, else from the start
 
@@ -98,6 +99,8 @@ def apply_fault(kind: str, process: int, folder: Path) -> None:
     if kind == FULL_DISK:
         for child in processes_in(folder):
             _forbid_growth(child.pid)
+    elif kind == ALL_KILLED:
+        kill_all_in(folder)
     elif kind == "SIGINT":
         os.killpg(process, signal.SIGINT)
     else:
@@ -114,10 +117,10 @@ def _forbid_growth(process: int) -> None:
 
 
 def processes_in(folder: Path) -> Iterator[psutil.Process]:
-    """The living processes that work in a folder."""
+    """The living processes that work in a folder, or below it."""
     for process in psutil.process_iter():
         try:
-            if Path(process.cwd()) == folder.resolve():
+            if Path(process.cwd()).is_relative_to(folder.resolve()):
                 yield process
         except psutil.Error:  # it has ended, or is another user's
             continue
