@@ -45,8 +45,10 @@ CONFIGURATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "early stopping by f1": (
         "train",
-        ("train.eval_steps=8", "train.early_stopping.metric=f1", "train.early_stopping.patience=2")
-        + ("train.early_stopping.rows=8", "train.early_stopping.max_new_tokens=16"),
+        (
+            *("train.eval_steps=8", "train.early_stopping.metric=f1", "train.early_stopping.patience=2"),
+            *("train.early_stopping.rows=8", "train.early_stopping.max_new_tokens=16"),
+        ),
     ),
     "keep_best=false": ("train", ("train.keep_best=false", "train.eval_steps=9")),
     "dropout and noise": ("train", ("train.dropout=0.1", "train.neftune_alpha=5", "train.eval_steps=6")),

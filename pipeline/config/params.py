@@ -287,6 +287,9 @@ class Train(Section):
     """Concatenate the rows of a batch instead of padding them. Attention and positions are kept separate per row. This is
     faster on a GPU; on a CPU, attention over one long sequence costs more than the padding it saves. Models that cannot
     keep rows separate (OPT, Bloom, models with a recurrent state) are rejected."""
+    dataloader_workers: Count
+    """Processes that prepare batches while the model computes; 0: the training process itself prepares them. The number
+    does not change the result."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass, which takes less memory and more time."""
     logging_steps: Positive

@@ -25,14 +25,15 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.evaluate import vllm_engine
 from pipeline.evaluate.semantic import semantic_similarities
 from pipeline.modeling.answer_journal import Answer, AnswerJournal, open_answer_journal
-from pipeline.modeling.devices import device_of
+from pipeline.modeling.devices import device_of, set_threads
 from pipeline.modeling.encoding import Encoder, build_example, load_encoder, truncate_prompt
+from pipeline.modeling.environment import environment_record, resumption_record
 from pipeline.modeling.generation import StopConditions, generate_answers, stop_conditions
 from pipeline.modeling.held_out_loss import held_out_losses
 from pipeline.modeling.loading import load_model
 from pipeline.modeling.memory import explain_out_of_memory
 from pipeline.modeling.model_config import max_positions_of
-from pipeline.modeling.stage_code import library_versions, stage_code_hash
+from pipeline.modeling.stage_code import stage_code_hash
 from pipeline.scoring.answer_scores import is_looping, score_answer
 from pipeline.scoring.metrics import Prediction, summarize_predictions
 
@@ -177,11 +178,8 @@ def journal_key(rows: list[FormattedRow], folder: Path, options: Evaluate, devic
     return {
         "prompts": [row["prompt"] for row in rows],
         "model": sha256_of_path(folder),
-        "device": device.type,
         "code": stage_code_hash("evaluate"),
-        "libraries": library_versions(),
-        "threads": torch.get_num_threads(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "environment": resumption_record(device),
         **options.model_dump(include={"max_new_tokens", "precision", "engine"}),
     }
 
@@ -192,6 +190,7 @@ def main(params: Params, instance: str) -> None:
     if params.evaluate.engine == "vllm" and (error := vllm_engine.missing_for_vllm(params.compute.device)):
         raise ConfigError(error)
     device = device_of(params.compute)
+    set_threads(params.compute)
     folder, options = MODELS / instance, params.evaluate
     task = "Generating answers to {:,} test questions" if has_prompts(rows) else "Computing the loss of {:,} test texts"
     log.info(f"{task.format(len(rows))} with {folder} on {device}")
@@ -203,6 +202,8 @@ def main(params: Params, instance: str) -> None:
             predictions, metrics = evaluate_model(rows, folder, options, device, journal)
         with atomic_write(PREDICTIONS / f"{instance}.jsonl") as temporary:
             write_jsonl(temporary, predictions)
-        write_metrics(f"evaluate/{instance}", metrics, HEADLINE[instance])
+        write_metrics(
+            f"evaluate/{instance}", {**metrics, "environment": environment_record(device)}, HEADLINE[instance]
+        )
     values = ", ".join(f"{name} {metrics[name]:.4g}" for name in LOGGED_METRICS if name in metrics)
     log.info(f"{values}; {'answers' if has_prompts(rows) else 'losses'} in {PREDICTIONS / instance}.jsonl")

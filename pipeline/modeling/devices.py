@@ -18,6 +18,12 @@ def device_of(compute: ComputeSection, index: int | None = None) -> torch.device
     return torch.device("cuda") if index is None else torch.device("cuda", index)
 
 
+def set_threads(compute: ComputeSection) -> None:
+    """Let PyTorch compute on the CPU with compute.threads threads, or with as many as it chooses."""
+    if compute.threads is not None:
+        torch.set_num_threads(compute.threads)
+
+
 def gpu_errors(compute: Distributed) -> list[str]:
     """Error messages about GPUs that the configured processes need and this machine lacks."""
     gpus = torch.cuda.device_count() if compute.device != "cpu" else 0

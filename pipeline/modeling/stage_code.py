@@ -1,7 +1,6 @@
-"""The code and the libraries that a stage's result depends on, for the keys of what a killed run leaves behind."""
+"""The code that a stage's result depends on, for the keys of what a killed run leaves behind."""
 
 import hashlib
-from importlib.metadata import version
 from pathlib import Path
 
 import yaml
@@ -9,7 +8,6 @@ import yaml
 from pipeline.core.files import sha256_of_path
 
 PROJECT = Path(__file__).parents[2]
-LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "peft", "numpy")
 
 
 def stage_code_hash(name: str) -> str:
@@ -21,8 +19,3 @@ def stage_code_hash(name: str) -> str:
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(f"{file.relative_to(PROJECT).as_posix()}\0{sha256_of_path(file)}\n".encode())
     return digest.hexdigest()
-
-
-def library_versions() -> dict[str, str]:
-    """The versions of the libraries that compute weights and answers."""
-    return {name: version(name) for name in LIBRARIES}

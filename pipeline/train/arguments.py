@@ -52,6 +52,7 @@ def training_arguments(
         remove_unused_columns=False,
         length_column_name="length",
         ddp_find_unused_parameters=False,  # every trainable parameter gets a gradient in every step
+        dataloader_num_workers=options.dataloader_workers,
         dataloader_pin_memory=device.type == "cuda",
         accelerator_config={"non_blocking": device.type == "cuda"},  # else the host waits for the GPU at each batch
         report_to="none",

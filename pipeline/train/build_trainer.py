@@ -1,5 +1,7 @@
 """Builds the Trainer of a run from the base model, the tokenized rows, the collator and the loss."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +75,17 @@ def build_trainer(
 def collators(pad_id: int, has_chunked_loss: bool) -> tuple[Collator, Collator]:
     """(a collator that pads rows, one that packs them); with the label positions that the chunked loss takes."""
 
-    def finish_batch(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return chunked_loss.with_label_positions(batch) if has_chunked_loss else batch
+    # Not nested functions: data-loader workers could not get these where processes are not forked.
+    collate = partial(collate_rows, has_chunked_loss=has_chunked_loss)
+    return partial(collate, partial(collate_padded, pad_id=pad_id)), partial(collate, collate_packed)
 
-    def padding_collator(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return finish_batch(collate_padded(examples_of(rows), pad_id))
 
-    def packing_collator(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return finish_batch(collate_packed(examples_of(rows)))
-
-    return padding_collator, packing_collator
+def collate_rows(
+    collate: Callable[[list[Example]], dict[str, torch.Tensor]], rows: list[dict[str, Any]], has_chunked_loss: bool
+) -> dict[str, torch.Tensor]:
+    """A batch of tokenized rows; `collate` pads or packs it."""
+    batch = collate(examples_of(rows))
+    return chunked_loss.with_label_positions(batch) if has_chunked_loss else batch
 
 
 def examples_of(rows: list[dict[str, Any]]) -> list[Example]:

@@ -23,25 +23,21 @@ from pipeline.core.distributed import broadcast_object, is_distributed, is_main_
 from pipeline.core.files import attach_path_to_os_error, sha256_of_path
 from pipeline.core.paths import checkpoint_root
 from pipeline.errors import ConfigError, ModelError
-from pipeline.modeling.stage_code import library_versions, stage_code_hash
+from pipeline.modeling.environment import resumption_record
+from pipeline.modeling.stage_code import stage_code_hash
 from pipeline.train.checkpoint_manifest import remove_checkpoints, write_manifest
 from pipeline.train.methods import has_adapter, load_adapter
 
 log = logging.getLogger(__name__)
 
 
-def checkpoint_key(values: dict[str, Any], *paths: Path) -> str:
-    """A hash of all that a training's result depends on: its parameters, the content of `paths`, code and libraries.
-
-    On a CPU, the number of threads and the instruction set change the rounding, so they are part of it.
-    """
+def checkpoint_key(values: dict[str, Any], device: torch.device, *paths: Path) -> str:
+    """A hash of all that a training's result depends on: its parameters, the content of `paths`, code and environment."""
     dependencies = {
         "values": values,
         "content": [sha256_of_path(path) for path in paths],
         "code": stage_code_hash("train"),
-        "libraries": library_versions(),
-        "threads": torch.get_num_threads(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "environment": resumption_record(device),
     }
     return hashlib.sha256(json.dumps(dependencies, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -22,7 +22,8 @@ from pipeline.core.entrypoint import stage
 from pipeline.core.metrics import write_metrics
 from pipeline.core.paths import BASE, FINETUNED, TOKENIZED, TRAIN_HISTORY
 from pipeline.modeling.collation import skip_packing_detection
-from pipeline.modeling.devices import device_of
+from pipeline.modeling.devices import device_of, set_threads
+from pipeline.modeling.environment import environment_record
 from pipeline.modeling.memory import explain_out_of_memory
 from pipeline.train.build_trainer import build_trainer
 from pipeline.train.callbacks import checkpoint_on_sigterm
@@ -48,7 +49,8 @@ HEADLINE = {
 def train(options: Train, device: torch.device, compute: Compute | None = None) -> dict[str, Any]:
     """Train, write the model and the training history, and return the metrics. Only the main process writes."""
     machine = {**(compute.model_dump() if compute else {}), "device": device.type}
-    key = checkpoint_key({**options.model_dump(), "compute": machine}, TOKENIZED, BASE)
+    values = options.model_dump(exclude={"dataloader_workers"})  # their number does not change the result
+    key = checkpoint_key({**values, "compute": machine}, device, TOKENIZED, BASE)
     with shared_checkpoint_folder(key) as folder:
         checkpoint = broadcast_object(last_checkpoint(folder) if is_main_process() else None)
         trainer = build_trainer(options, BASE, TOKENIZED, folder, device, compute)
@@ -68,7 +70,7 @@ def train(options: Train, device: torch.device, compute: Compute | None = None) 
         if is_main_process():
             write_history(TRAIN_HISTORY, history)
             export_model(model.cpu(), BASE, FINETUNED)
-        return {**metrics, "warnings": warnings}
+        return {**metrics, "warnings": warnings, "environment": environment_record(device)}
 
 
 @stage("train")
@@ -76,6 +78,7 @@ def main(params: Params) -> None:
     if launch_if_distributed("pipeline.train", params.compute):
         return
     device = device_of(params.compute, local_rank())
+    set_threads(params.compute)
     with process_group(on_cpu=device.type == "cpu"):
         metrics = train(params.train, device, params.compute)
         if is_main_process():
