@@ -25,6 +25,7 @@ from pipeline.core.console import printable
 from pipeline.core.distributed import exit_with_error, is_distributed, is_main_node
 from pipeline.core.files import write_json
 from pipeline.core.paths import CONF, PARAMS, RUNTIME
+from pipeline.core.recorded_outputs import require_recorded_inputs
 from pipeline.errors import ConfigError, PipelineError
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,10 @@ def stage(name: str, instances: tuple[str, ...] = ()) -> Callable[[Callable[...,
                 values = _resolve(cfg)
                 instance = _require_instance(name, values.pop("instance"), instances)
                 log.debug(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores; parameters: {values}")
-                _run_and_measure(run, validate_params(values), name, instance)
+                params = validate_params(values)
+                if not is_distributed():  # the launcher has checked them
+                    require_recorded_inputs()
+                _run_and_measure(run, params, name, instance)
 
         @functools.wraps(run)
         def main() -> None:
