@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pipeline.core.interruption  # noqa: F401
 from pipeline.compose.leaves import diff_leaves, flatten
 from pipeline.core.console import printable
 from pipeline.core.entrypoint import report_errors

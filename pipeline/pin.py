@@ -5,6 +5,7 @@
 params.yaml (the names) and metrics/details/fetch/{data,model}.json (the commits) → `revision` in conf/{data,model}/*.yaml.
 """
 
+import pipeline.core.interruption  # noqa: F401
 from pipeline.compose import yaml_files
 from pipeline.compose.composition import parse_params
 from pipeline.core.entrypoint import report_errors, require_params

@@ -16,6 +16,7 @@ from typing import Any
 import matplotlib
 import pyarrow.parquet as pq
 
+import pipeline.core.interruption  # noqa: F401
 from pipeline.compose.composition import compose_params, parse_params
 from pipeline.config.params import Params, Train
 from pipeline.config.validation import validate_params

@@ -7,7 +7,12 @@ the window, write to the clipboard or overwrite a line. So whatever a command pr
 """
 
 import logging
+import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 # The control characters of C0 (except tab and line feed), DEL and C1; what reorders text; what breaks lines beside \n; lone
 # surrogates, which no console can encode.
@@ -37,6 +42,47 @@ def preview(text: str, width: int = PREVIEW_WIDTH) -> str:
     cut = line[: width - 1]
     at_word, space, _ = cut.rpartition(" ")
     return (at_word if space and len(at_word) > width // 2 else cut[: width - 2]) + " …"
+
+
+@contextmanager
+def ignore_closed_pipe() -> Iterator[None]:
+    """Let a command go on, and write its files, when the program that reads its output has ended: `… | head`."""
+    streams = (sys.stdout, sys.stderr)
+    sys.stdout, sys.stderr = (_Pipe(stream) for stream in streams)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = streams
+
+
+class _Pipe:
+    """A standard stream whose file becomes the null device once nobody reads it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            return self._give_up(len(text))
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._give_up(0)
+
+    def _give_up(self, written: int) -> int:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())
+        os.close(null)
+        return written
 
 
 class PrintableFormatter(logging.Formatter):

@@ -50,6 +50,15 @@ def broadcast_object(value: Any) -> Any:
     return values[0]
 
 
+def any_process(value: bool) -> bool:
+    """Whether the value is true on any rank. Collective: every rank must call it."""
+    import torch.distributed
+
+    values = [False] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return any(values)
+
+
 def require_same_key(key: str) -> None:
     """Raise ConfigError unless every rank has the main process's key, a hash of all that the training depends on."""
     if broadcast_object(key) != key:

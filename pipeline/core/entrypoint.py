@@ -21,9 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.params import Params
 from pipeline.config.validation import validate_params
-from pipeline.core.console import printable
+from pipeline.core.console import ignore_closed_pipe, printable
 from pipeline.core.distributed import exit_with_error, is_distributed, is_main_node
 from pipeline.core.files import write_json
+from pipeline.core.interruption import SignalReceived
+from pipeline.core.orphans import watch_parents
 from pipeline.core.paths import CONF, PARAMS, RUNTIME
 from pipeline.core.recorded_outputs import require_recorded_inputs
 from pipeline.errors import ConfigError, PipelineError
@@ -58,6 +60,7 @@ def stage(name: str, instances: tuple[str, ...] = ()) -> Callable[[Callable[...,
         @functools.wraps(run)
         def main() -> None:
             with report_errors(name):
+                watch_parents()
                 require_params()
             conf = str(CONF.resolve())
             hydra.main(version_base="1.3", config_path=conf, config_name="stage")(run_with)()
@@ -74,7 +77,8 @@ def report_errors(name: str) -> Iterator[None]:
     In distributed training the message goes to the launcher instead of standard error. `name` begins the message.
     """
     try:
-        yield
+        with ignore_closed_pipe():
+            yield
     except PipelineError as error:
         message = str(error)
     except FileNotFoundError as error:
@@ -84,8 +88,8 @@ def report_errors(name: str) -> Iterator[None]:
             raise
         problem = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         message = f"{problem}. Check disk space and permissions, then run it again"
-    except KeyboardInterrupt:
-        message = "interrupted"
+    except KeyboardInterrupt as error:
+        message = str(error) if isinstance(error, SignalReceived) else "interrupted"
     except Exception:
         trace = traceback.format_exc()
         exit_with_error(trace, is_defect=True)

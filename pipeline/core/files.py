@@ -16,10 +16,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.core.orphans import exit_if_orphaned
 from pipeline.errors import DataError, PipelineError
 
 # How libraries in Rust (safetensors, tokenizers) and C++ (torch.save) report that the system refused to write a file.
-FAILED_WRITE = re.compile(r"\(os error (?P<number>\d+)\)|PytorchStreamWriter")
+FAILED_WRITE = re.compile(r"\(os error (?P<number>\d+)\)|PytorchStreamWriter|inline_container")
 GLOB_CHARACTERS = re.compile(r"[*?[]")
 
 
@@ -35,29 +36,46 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.parent / f".{path.name}.{os.getpid()}"
     _remove(temporary)  # left by a killed process with the same id: in containers ids recur
     try:
-        with attach_path_to_os_error(path):
+        with name_file_in_errors(path, temporary):
             yield temporary
+        exit_if_orphaned()
         _replace(temporary, path)
     finally:
         _remove(temporary)
 
 
 @contextmanager
-def attach_path_to_os_error(path: Path) -> Iterator[None]:
-    """Turn any library's failure to write into an OSError with a path: its own, else `path`."""
+def name_file_in_errors(path: Path, written: Path | None = None) -> Iterator[None]:
+    """Turn any library's failure to write into an OSError that names the file.
+
+    `path` is the file or folder as the user knows it, `written` where it is written first. An error without a path is about
+    the file in it that was written last.
+    """
+    written = written or path
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename is None:
-            error.filename = str(path)
+        if error.errno is not None and isinstance(error.filename, str | None):
+            error.filename = str(_known_path(path, written, error.filename))
         raise
     except PipelineError:
         raise
     except Exception as error:
         if (match := FAILED_WRITE.search(str(error))) is None:
             raise
-        number = int(match["number"] or errno.EIO)
-        raise OSError(number, os.strerror(number), str(path)) from None
+        number = int(match["number"] or 0)
+        reason = os.strerror(number) if number else "it could not be written completely"
+        raise OSError(number or errno.EIO, reason, str(_known_path(path, written, None))) from None
+
+
+def _known_path(path: Path, written: Path, named: str | None) -> Path:
+    """The path of a file that failed, below `path`. `named`: the path in the error, if it has one."""
+    if named is None:
+        files = [file for file in written.rglob("*") if file.is_file()] if written.is_dir() else []
+        file = max(files, key=lambda file: file.stat().st_mtime_ns, default=written)
+    else:
+        file = Path(named)
+    return path / file.relative_to(written) if file.is_relative_to(written) else file
 
 
 def _replace(temporary: Path, path: Path) -> None:

@@ -62,8 +62,9 @@ def parse_lock(text: str, source: str) -> dict[str, Any]:
     """The stages of a dvc.lock. Raises DataError, with `source` in the message, if it is damaged or has merge conflicts."""
     if CONFLICT_MARKERS.search(text):
         raise DataError(
-            f"{source} has merge conflicts (<<<<<<<, >>>>>>>). Take one side, then run what differs: "
-            "git checkout --ours dvc.lock; dvc repro"
+            f"{source} has merge conflicts (lines with <<<<<<< and >>>>>>>). Take one side, then run what differs:\n"
+            "  git checkout --ours dvc.lock\n"
+            "  dvc repro"
         )
     try:
         stages: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]

@@ -1,3 +1,4 @@
+import pipeline.core.interruption  # noqa: F401  # first: the other imports take seconds
 from pipeline.evaluate.stage import main
 
 if __name__ == "__main__":

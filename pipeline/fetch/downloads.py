@@ -26,7 +26,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # the library
 from tqdm import tqdm
 
 from pipeline.core.console import printable
-from pipeline.core.files import attach_path_to_os_error
+from pipeline.core.files import name_file_in_errors
 from pipeline.errors import PipelineError
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def download(file: RemoteFile, url: str, blob: Path, lock: Path) -> None:
     partial = blob.with_name(f"{blob.name}.incomplete")
     for folder in (blob.parent, lock.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock), attach_path_to_os_error(partial):
+    with WeakFileLock(lock), name_file_in_errors(partial):
         for is_last in (False, True):
             if blob.exists():  # another process was faster
                 return

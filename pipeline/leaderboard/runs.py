@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any, NamedTuple
 
-import yaml
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
@@ -23,6 +22,7 @@ from pipeline.compose.leaves import flatten
 from pipeline.core.files import parse_json_object
 from pipeline.core.metrics import details_path
 from pipeline.core.paths import METRICS, PREDICTIONS
+from pipeline.core.recorded_outputs import cached_object, is_damaged_object, parse_lock
 from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.scoring.metrics import Prediction
 
@@ -87,20 +87,15 @@ def _load_run(repo: Repo, name: str, instance: str) -> Run:
         lock = _read_lock(files, name)
         output = _recorded_output(lock, path)
         text = _read_file(files, path, lambda: _unavailable_message(repo, name, path, bool(output)))
+        _require_recorded_hash(text, output, name)
         metrics = _read_evaluation(repo, files, lock, name, instance)
-    if not commit and output.get("md5") != hashlib.md5(text).hexdigest():
+    rows = parse_predictions(text, f"{name}: {path}")
+    if metrics.get("rows", len(rows)) != len(rows):
         raise DataError(
-            f"workspace: {path} does not match dvc.lock. Restore it: dvc checkout. Or run it again: dvc repro"
+            f"{name}: {path} has {len(rows):,} rows, but evaluate measured {metrics['rows']:,}: they are from different "
+            f"runs; {_rerun_hint(name)}"
         )
-    params, inputs = _provenance(lock, instance)
-    return Run(
-        name,
-        commit,
-        parse_predictions(text, f"{name}: {path}"),
-        metrics,
-        params,
-        inputs,
-    )
+    return Run(name, commit, rows, metrics, *_provenance(lock, instance))
 
 
 def evaluation_metrics(repo: Repo, name: str, commit: str, instance: str) -> dict[str, Any]:
@@ -114,12 +109,33 @@ def _read_evaluation(
 ) -> dict[str, Any]:
     """The metrics from DVC's cache or remote, or from git: older revisions keep all metrics there."""
     details = details_path(f"evaluate/{instance}").as_posix()
-    if _recorded_output(lock, details):
+    if output := _recorded_output(lock, details):
         path, text = details, _read_file(files, details, lambda: _unavailable_message(repo, name, details, True))
+        _require_recorded_hash(text, output, name)
     else:
         path = f"{METRICS}/evaluate/{instance}.json"
         text = _read_file(files, path, lambda: f"{name}: {path} is missing; {_rerun_hint(name)}")
     return parse_json_object(text, f"{name}: {path}")
+
+
+def _require_recorded_hash(text: bytes, output: dict[str, Any], name: str) -> None:
+    """Raise DataError if a file differs from its entry in dvc.lock. DVC 2 recorded other hashes, which are not compared."""
+    md5, recorded = hashlib.md5(text).hexdigest(), output.get("md5")
+    if output.get("hash") != "md5" or md5 == recorded:
+        return
+    path, cached = output["path"], cached_object(str(recorded))
+    difference = f"{name}: {path} does not match dvc.lock (its MD5 is {md5}, recorded is {recorded})"
+    if is_damaged_object(str(recorded)):
+        revision = "" if name == WORKSPACE else f" (in {name}: git checkout {name})"
+        raise DataError(
+            f"{difference}: DVC's cached copy is damaged. Remove it: rm -f {cached}. Then get it from the remote: dvc pull "
+            f"{path}, or run it again: dvc repro{revision}"
+        )
+    if name == WORKSPACE:
+        raise DataError(f"{difference}. Restore it: dvc checkout {path}. Or run it again: dvc repro")
+    raise DataError(
+        f"{difference}: the copy on the DVC remote is damaged. Push it again from where it was run: dvc push"
+    )
 
 
 def _resolve_commit(repo: Repo, name: str) -> str:
@@ -164,11 +180,7 @@ def _read_lock(files: DVCFileSystem, name: str) -> dict[str, Any]:
     text = _read_file(
         files, "dvc.lock", lambda: f"{name}: no dvc.lock, so the pipeline was never run there; {_rerun_hint(name)}"
     )
-    try:
-        stages: dict[str, Any] = yaml.safe_load(text)["stages"]
-    except (yaml.YAMLError, KeyError, TypeError):
-        raise DataError(f"{name}: dvc.lock is damaged; {_rerun_hint(name)}") from None
-    return stages
+    return parse_lock(text.decode("utf-8", errors="replace"), f"{name}: dvc.lock")
 
 
 def _read_file(files: DVCFileSystem, path: str, missing_message: Callable[[], str]) -> bytes:
@@ -177,6 +189,10 @@ def _read_file(files: DVCFileSystem, path: str, missing_message: Callable[[], st
             return bytes(file.read())
     except FileNotFoundError:
         raise DataError(missing_message()) from None
+    except ImportError as error:  # DVC's plugin for the remote
+        raise ConfigError(
+            f"DVC cannot read the remote: {error}. Install it, for example: pip install 'dvc[s3]'"
+        ) from None
     except (DvcException, OSError) as error:
         raise DataError(f"{missing_message()}\n({error})") from None
 

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.core.files import attach_path_to_os_error
+from pipeline.core.files import name_file_in_errors
 from pipeline.core.paths import checkpoint_root
 
 
@@ -37,10 +37,12 @@ class AnswerJournal:
         self._append("".join(json.dumps([index, *answer]) + "\n" for index, answer in answers.items()))
 
     def _append(self, text: str) -> None:
-        with attach_path_to_os_error(self.path):
+        with name_file_in_errors(self.path):
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             try:
-                os.write(file, text.encode())
+                rest = text.encode()
+                while rest:  # a disk that is nearly full takes a part
+                    rest = rest[os.write(file, rest) :]
             finally:
                 os.close(file)
 

@@ -8,6 +8,7 @@ from dvc.repo import Repo
 
 from pipeline.core.files import read_json, sha256_of_path
 from pipeline.core.paths import CHECKPOINTS, RUNTIME
+from pipeline.core.recorded_outputs import LOCK, parse_lock
 from pipeline.errors import ConfigError, DataError
 
 # The project's own folders that no stage reads, and DVC's and git's, which a stage does not need.
@@ -24,7 +25,12 @@ class ProvableStage(NamedTuple):
 
 
 def load_stages() -> list[ProvableStage]:
-    """All stages, each after those whose outputs it reads. Raises ConfigError if this is not a DVC project."""
+    """All stages, each after those whose outputs it reads. Raises ConfigError if this is not a DVC project.
+
+    Raises DataError if dvc.lock is damaged.
+    """
+    if LOCK.exists():
+        parse_lock(LOCK.read_text(encoding="utf-8", errors="replace"), str(LOCK))
     try:
         with Repo(".") as repo:
             stages = [

@@ -17,9 +17,11 @@ from transformers import (
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import IntervalStrategy
 
-from pipeline.core.distributed import broadcast_object, is_distributed
+from pipeline.core.distributed import any_process, broadcast_object, is_distributed
 from pipeline.errors import PipelineError
 from pipeline.train.schedules import PlateauRate
+
+TERMINATED, RESUME_HINT = "terminated by SIGTERM", "Run it again to resume from the last checkpoint"
 
 
 class StepAwareCallback(TrainerCallback):
@@ -96,7 +98,9 @@ class TimeBudgetCallback(TrainerCallback, ExportableState):
 class SigtermCallback(TrainerCallback):
     """Once `received` is set, writes a checkpoint after the current step and ends the training with a PipelineError.
 
-    If an epoch's evaluation follows the step, or one is under way, the training ends without a new checkpoint.
+    If an epoch's evaluation follows the step, or one is under way, the training ends without a new checkpoint. Several
+    processes get the signal at different steps, so they agree on one: on GPUs at the next step that is logged, where the
+    host waits for the GPU anyway.
     """
 
     received = False
@@ -106,34 +110,27 @@ class SigtermCallback(TrainerCallback):
         is_evaluated_next = args.eval_strategy == IntervalStrategy.EPOCH and (
             control.should_training_stop or float(state.epoch or 0).is_integer()
         )
+        if is_distributed() and (args.device.type == "cpu" or control.should_log):
+            self.received = any_process(self.received)
         if self.received and not is_evaluated_next:
             control.should_save = True
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if self.received:  # an evaluation may take longer than the time before SIGKILL
-            raise PipelineError(
-                "terminated by SIGTERM in an evaluation. Run it again to resume from the last checkpoint"
-            )
+        if self.received and not is_distributed():  # an evaluation may take longer than the time before SIGKILL
+            raise PipelineError(f"{TERMINATED} in an evaluation. {RESUME_HINT}")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.received:
             raise PipelineError(
-                f"terminated by SIGTERM; checkpoint-{state.global_step} is written. Run it again to resume from there"
+                f"{TERMINATED}; checkpoint-{state.global_step} is written. Run it again to resume from there"
             )
 
 
 @contextmanager
 def checkpoint_on_sigterm(trainer: Trainer) -> Iterator[None]:
-    """Have SIGTERM end the trainer's training after a checkpoint.
-
-    This is for a single process: several would receive the signal at different steps. They end at once, and resume from
-    their last checkpoint.
-    """
-    if is_distributed():
-        yield
-        return
+    """Have SIGTERM end the trainer's training after a checkpoint, or, once the last step is done, without a new one."""
     callback = SigtermCallback()
     trainer.add_callback(callback)  # the last one: the history must not log at its checkpoint
 
@@ -146,3 +143,5 @@ def checkpoint_on_sigterm(trainer: Trainer) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, previous)
         trainer.remove_callback(callback)
+    if callback.received:
+        raise PipelineError(f"{TERMINATED} after the last step. {RESUME_HINT}")

@@ -10,12 +10,14 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.files import atomic_write, sha256_of_path
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+STATE = "trainer_state.json"  # the Trainer's own file
 DAMAGED_PREFIX = "damaged-"  # of the name of a damaged checkpoint's folder
 
 
@@ -36,28 +38,31 @@ def last_checkpoint(folder: Path) -> Path | None:
 
     Incomplete checkpoints are removed. Damaged ones are renamed and reported.
     """
-    complete = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        if not (checkpoint / MANIFEST).exists():
+    best_of: dict[Path, str | None] = {}
+    for checkpoint in _checkpoints(folder):
+        if checkpoint.is_dir() and not (checkpoint / MANIFEST).exists():
             shutil.rmtree(checkpoint)
         elif damaged := damaged_files(checkpoint):
-            target = folder / f"{DAMAGED_PREFIX}{checkpoint.name}"
-            shutil.rmtree(target, ignore_errors=True)
-            checkpoint.rename(target)
-            log.warning(
-                f"{checkpoint} is damaged ({', '.join(damaged)}) and is not used; it was renamed to {target.name}"
-            )
+            _set_aside(checkpoint, damaged)
         else:
-            complete.append((_step(checkpoint), checkpoint))
-    for _, checkpoint in sorted(complete, reverse=True):
-        best = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["best_model_checkpoint"]
-        if best is None or any(Path(best).name == other.name for _, other in complete):
-            return checkpoint
-    return None
+            best_of[checkpoint] = _read_state(checkpoint)["best_model_checkpoint"]
+    names = {checkpoint.name for checkpoint in best_of}
+    usable = [checkpoint for checkpoint, best in best_of.items() if best is None or Path(best).name in names]
+    return max(usable, key=_step, default=None)
+
+
+def _set_aside(checkpoint: Path, damaged: list[str]) -> None:
+    target = checkpoint.with_name(f"{DAMAGED_PREFIX}{checkpoint.name}")
+    if target.is_dir():
+        shutil.rmtree(target)
+    checkpoint.rename(target)
+    log.warning(f"{checkpoint} is damaged ({', '.join(damaged)}) and is not used; it was renamed to {target.name}")
 
 
 def damaged_files(checkpoint: Path) -> list[str]:
-    """The files of a checkpoint that differ from its manifest, are missing, or are not in it."""
+    """The files of a checkpoint that differ from its manifest, are missing, are not in it, or cannot be read."""
+    if not checkpoint.is_dir():
+        return ["a file, not a folder"]
     try:
         hashes = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
     except ValueError:
@@ -65,18 +70,33 @@ def damaged_files(checkpoint: Path) -> list[str]:
     if not isinstance(hashes, dict):
         return [MANIFEST]
     present = {file.relative_to(checkpoint).as_posix(): file for file in _files(checkpoint)}
-    return sorted(
+    differing = sorted(
         name for name in {*hashes, *present} if name not in present or hashes.get(name) != sha256_of_path(present[name])
     )
+    return differing or ([] if "best_model_checkpoint" in _read_state(checkpoint) else [STATE])
+
+
+def _read_state(checkpoint: Path) -> dict[str, Any]:
+    """The Trainer's state; empty if it cannot be read."""
+    try:
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def remove_checkpoints(folder: Path, keep: Iterable[Path]) -> None:
     """Remove all checkpoints of a folder but those to keep."""
     names = {checkpoint.name for checkpoint in keep}
-    for checkpoint in folder.glob("checkpoint-*"):
+    for checkpoint in _checkpoints(folder):
         if checkpoint.name not in names:
             (checkpoint / MANIFEST).unlink(missing_ok=True)  # first, or a kill would leave what looks damaged
             shutil.rmtree(checkpoint)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """What is named checkpoint-STEP. Other names are not the Trainer's, and stay."""
+    return [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
 
 
 def _files(checkpoint: Path) -> list[Path]:

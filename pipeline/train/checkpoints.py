@@ -20,7 +20,7 @@ import torch.distributed
 from transformers import PreTrainedModel, Trainer
 
 from pipeline.core.distributed import broadcast_object, is_distributed, is_main_process, require_same_key
-from pipeline.core.files import attach_path_to_os_error, sha256_of_path
+from pipeline.core.files import name_file_in_errors, sha256_of_path
 from pipeline.core.paths import checkpoint_root
 from pipeline.errors import ConfigError, ModelError
 from pipeline.modeling.environment import resumption_record
@@ -61,7 +61,7 @@ def checkpoint_folder(key: str) -> Iterator[Path]:
                 yield Path(temporary)
             return
         folder = root / key
-        with attach_path_to_os_error(folder):
+        with name_file_in_errors(folder):
             yield folder
         shutil.rmtree(folder, ignore_errors=True)
         (root / f"{key}.lock").unlink(missing_ok=True)

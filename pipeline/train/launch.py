@@ -5,16 +5,19 @@ starts itself again as `compute.processes` processes, which the Trainer and Acce
 stage is run on each. Workers report errors to the launcher, which prints only the root cause.
 """
 
+import json
 import logging
 import os
 import re
 import sys
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.options import Compute, Distributed, Local
 from pipeline.core.console import printable
 from pipeline.core.distributed import NODE_RANK, is_distributed, is_main_node
+from pipeline.core.interruption import SignalReceived
 from pipeline.errors import ConfigError, ModelError, PipelineError
 
 if TYPE_CHECKING:
@@ -100,8 +103,17 @@ def launch(module: str, compute: Distributed) -> None:
             torchrun.run(torchrun.parse_args(arguments))
         except ChildFailedError as error:
             raise root_cause(error, compute.world_size) from None
-        except SignalException:
-            raise KeyboardInterrupt from None
+        except SignalException as error:
+            raise stop_error(Path(logs), error.sigval) from None
+
+
+def stop_error(logs: Path, number: int) -> BaseException:
+    """The error of a training that a signal ended: what its processes reported, such as the last checkpoint, or the signal."""
+    for file in sorted(logs.rglob("error.json")):
+        report = json.loads(file.read_text(encoding="utf-8"))
+        if not report.get("is_defect", True):
+            return PipelineError(str(report["message"]))
+    return SignalReceived(number)
 
 
 def root_cause(error: "ChildFailedError", processes: int) -> PipelineError:

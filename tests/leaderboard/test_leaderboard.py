@@ -2,15 +2,19 @@
 
 import hashlib
 import json
+import shlex
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.board import PREDICTIONS, commit, commit_details, commit_predictions, dvc, git, make_board, predictions
-from support.project import ROOT, python_in
+from support.project import ROOT, python_in, run_in
 
+from pipeline.core.recorded_outputs import cached_object
 from pipeline.errors import ConfigError, DataError
 from pipeline.leaderboard.output import OUTPUT_FILES
 from pipeline.leaderboard.runs import Run, load_runs, parse_predictions
@@ -136,9 +140,79 @@ def test_experiments_with_the_same_name_need_their_commit(board: Path) -> None:
 
 def test_workspace_that_does_not_match_the_lock_is_rejected(board: Path) -> None:
     (board / PREDICTIONS).write_text('{"id": 1, "reference": "a", "prediction": "b"}\n')
-    assert error_for("workspace").startswith(
-        "workspace: data/predictions/finetuned.jsonl does not match dvc.lock. Restore it: dvc checkout."
-    )
+    message = error_for("workspace")
+    assert message.startswith("workspace: data/predictions/finetuned.jsonl does not match dvc.lock (its MD5 is ")
+    assert message.endswith("Restore it: dvc checkout data/predictions/finetuned.jsonl. Or run it again: dvc repro")
+
+
+def object_of(board: Path) -> Path:
+    """The predictions of the present commit in DVC's cache."""
+    return cached_object(hashlib.md5((board / PREDICTIONS).read_bytes()).hexdigest())
+
+
+def forge(path: Path) -> None:
+    path.write_text(path.read_text().replace('"no idea"', '"it is"'))
+
+
+def cut(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:12]))
+
+
+@pytest.mark.parametrize("damage", [forge, cut])
+@pytest.mark.parametrize("name", ["HEAD", "workspace"])
+def test_damaged_object_is_noticed_and_the_message_heals_it(
+    board: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    path = object_of(board)
+    path.chmod(0o644)
+    damage(path)
+    shutil.copy(path, board / PREDICTIONS)
+    path.chmod(0o444)
+    message = error_for(name)
+    assert message.startswith(f"{name}: data/predictions/finetuned.jsonl does not match dvc.lock (its MD5 is ")
+    assert f"DVC's cached copy is damaged. Remove it: rm -f {path}. Then get it from the remote: dvc pull" in message
+    path.unlink()
+    (board / PREDICTIONS).unlink()
+    dvc(board, "repro", "-q")
+    assert len(load_runs(["HEAD", "workspace"], "finetuned")) == 2
+
+
+def test_damaged_copy_on_the_remote_is_noticed(shared: Path, clone: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(shared / "store", tmp_path / "store"))
+    for path in store.rglob("*"):
+        if path.is_file() and b"no idea" in path.read_bytes():
+            path.chmod(0o644)
+            forge(path)
+    dvc(clone, "remote", "add", "-q", "-d", "store", str(store))
+    assert "the copy on the DVC remote is damaged. Push it again from where it was run" in error_for("HEAD")
+
+
+def test_rows_that_evaluate_did_not_measure_are_rejected(board: Path) -> None:
+    path = board / "metrics/evaluate/finetuned.json"
+    path.write_text(path.read_text().replace('"rows": 20', '"rows": 25'))
+    commit(board, "other metrics")
+    assert error_for("HEAD").startswith("HEAD: data/predictions/finetuned.jsonl has 20 rows, but evaluate measured 25:")
+
+
+def test_lock_with_merge_conflicts_is_one_message(board: Path) -> None:
+    (board / "dvc.lock").write_text("<<<<<<< HEAD\n" + (board / "dvc.lock").read_text() + "=======\n>>>>>>> other\n")
+    assert error_for("workspace").startswith("workspace: dvc.lock has merge conflicts")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("s3://bucket/path", "DVC cannot read the remote: s3 is supported, but requires 'dvc-s3' to be installed."),
+        ("/gone/store", "neither in the local cache nor on the DVC remote store (/gone/store)"),
+        (
+            "http://127.0.0.1:9/store",
+            "neither in the local cache nor on the DVC remote store (http://127.0.0.1:9/store)",
+        ),
+    ],
+)
+def test_remote_that_cannot_be_read_is_one_message(clone: Path, url: str, message: str) -> None:
+    dvc(clone, "remote", "add", "-q", "-d", "store", url)
+    assert message in error_for("HEAD")
 
 
 def test_revision_that_was_never_run_is_rejected(board: Path) -> None:
@@ -239,6 +313,13 @@ def test_the_command_prints_the_table_and_writes_the_folder(board: Path) -> None
     first = {path.name: path.read_bytes() for path in out.iterdir()}
     assert leaderboard(board, "main", "more", "seed-1", "HEAD~1").returncode == 0
     assert {path.name: path.read_bytes() for path in out.iterdir()} == first
+
+
+def test_closed_pipe_does_not_lose_the_files(board: Path) -> None:
+    command = f"{shlex.quote(sys.executable)} -m pipeline.leaderboard main more | true; echo ${{PIPESTATUS[0]}}"
+    done = run_in(board, "bash", "-c", command, PYTHONPATH=str(ROOT))
+    assert (done.stdout, done.stderr) == ("0\n", "")
+    assert sorted(path.name for path in (board / "metrics/leaderboard").iterdir()) == sorted(OUTPUT_FILES)
 
 
 def test_error_has_no_traceback_and_writes_nothing(board: Path) -> None:

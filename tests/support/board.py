@@ -98,7 +98,7 @@ def commit_predictions(folder: Path, branch: str, rows: list[dict[str, Any]], **
     git(folder, "switch", "-q", "-c", branch)
     (folder / PREDICTIONS).write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = folder / "metrics/evaluate/finetuned.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **metrics}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rows": len(rows), **metrics}))
     dvc(folder, "commit", "-q", "-f")
     commit(folder, branch)
     git(folder, "switch", "-q", "main")

@@ -154,6 +154,29 @@ def test_checkpoint_with_a_damaged_manifest_is_not_used(tmp_path: Path, content:
     assert (tmp_path / "damaged-checkpoint-4").exists()
 
 
+@pytest.mark.parametrize("state", ["", "[]", "{}", "\0"])
+def test_checkpoint_whose_state_is_unreadable_is_not_used(tmp_path: Path, state: str) -> None:
+    checkpoint = tmp_path / "checkpoint-4"
+    checkpoint.mkdir()
+    (checkpoint / "trainer_state.json").write_text(state)
+    write_manifest(checkpoint)
+    assert last_checkpoint(tmp_path) is None
+    assert (tmp_path / "damaged-checkpoint-4").exists()
+
+
+def test_what_only_looks_like_a_checkpoint_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "checkpoint-4").write_text("a file")
+    for name in ("checkpoint-final", "checkpoint-"):
+        (tmp_path / name).mkdir()
+    assert last_checkpoint(tmp_path) is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint-",
+        "checkpoint-final",
+        "damaged-checkpoint-4",
+    ]
+    assert "checkpoint-4 is damaged (a file, not a folder) and is not used" in caplog.text
+
+
 def test_checkpoint_without_its_best_one_is_not_used(tmp_path: Path) -> None:
     for step, best in ((4, "null"), (8, f'"{tmp_path}/checkpoint-6"')):
         checkpoint = tmp_path / f"checkpoint-{step}"
