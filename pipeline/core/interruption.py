@@ -7,6 +7,7 @@ raise SignalReceived, which removes temporary files on its way (see core.files) 
 import os
 import signal
 import sys
+from itertools import pairwise
 from types import FrameType, TracebackType
 
 STARTED_BY = os.getppid()  # see core.orphans
@@ -41,11 +42,16 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
 
 def _command() -> str:
     """The command's name, from `-m pipeline.NAME`."""
-    name = next((word for word in sys.orig_argv if word.startswith("pipeline.")), "pipeline.command")
-    return name.removeprefix("pipeline.")
+    return sys.orig_argv[sys.orig_argv.index("-m") + 1].removeprefix("pipeline.")
 
 
-if sys.argv[:1] == ["-m"]:  # a command runs; an import by other code must not change its signals
+def _is_command() -> bool:
+    """Whether this process runs `python -m pipeline.NAME`. Other programs that import the package keep their signals."""
+    words = sys.orig_argv
+    return any(flag == "-m" and name.startswith("pipeline.") for flag, name in pairwise(words))
+
+
+if _is_command():
     sys.excepthook = _report
     # torchrun stops its workers by SIGTERM and reports the first cause itself.
     for number in (signal.SIGINT,) if "LOCAL_RANK" in os.environ else (signal.SIGINT, signal.SIGTERM):
