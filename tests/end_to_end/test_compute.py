@@ -261,7 +261,7 @@ def test_root_cause_is_reported_rather_than_its_consequences(
 def test_missing_gpus_and_variables_are_reported_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     def errors(gpus: int, compute: dict[str, Any], **train: Any) -> list[str]:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-        ddp = {"kind": "ddp", "device": "auto", "processes": 2, "nodes": 1}
+        ddp = {"kind": "ddp", "device": "auto", "threads": None, "processes": 2, "nodes": 1}
         return compute_errors({"compute": ddp | compute, "train": train})
 
     fsdp = {"kind": "fsdp", "reshard_after_forward": True}
@@ -291,11 +291,11 @@ def test_number_of_started_processes_must_match_the_parameters(
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    ddp = Ddp(kind="ddp", device="cpu", processes=4, nodes=1)
+    ddp = Ddp(kind="ddp", device="cpu", threads=None, processes=4, nodes=1)
     with pytest.raises(ConfigError, match="compute: expected 4 processes on each of 1 nodes, but 2 were started"):
         launch_if_distributed("pipeline.train", ddp)
     with pytest.raises(ConfigError, match="compute: local is one process, but 2 were started; use compute=ddp"):
-        launch_if_distributed("pipeline.train", Local(kind="local", device="cpu"))
+        launch_if_distributed("pipeline.train", Local(kind="local", device="cpu", threads=None))
     assert not launch_if_distributed("pipeline.train", ddp.model_copy(update={"processes": 2}))
 
 

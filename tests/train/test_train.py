@@ -36,7 +36,7 @@ from pipeline.train.history import history_rows
 from pipeline.train.trainer import FineTuner
 
 CPU = torch.device("cpu")
-LOCAL = Local(kind="local", device="cpu")
+LOCAL = Local(kind="local", device="cpu", threads=None)
 FINETUNED = Path("models/finetuned")
 Options = Callable[..., Any]
 
@@ -199,11 +199,12 @@ def test_incomplete_checkpoints_are_not_used(tmp_path: Path) -> None:
 def test_checkpoints_belong_to_their_parameters_and_data(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/train").write_text("a")
-    key = checkpoint_key({"seed": 0}, tmp_path / "data")
-    assert key == checkpoint_key({"seed": 0}, tmp_path / "data")
-    assert key != checkpoint_key({"seed": 1}, tmp_path / "data")
+    cpu = torch.device("cpu")
+    key = checkpoint_key({"seed": 0}, cpu, tmp_path / "data")
+    assert key == checkpoint_key({"seed": 0}, cpu, tmp_path / "data")
+    assert key != checkpoint_key({"seed": 1}, cpu, tmp_path / "data")
     (tmp_path / "data/train").write_text("b")
-    assert key != checkpoint_key({"seed": 0}, tmp_path / "data")
+    assert key != checkpoint_key({"seed": 0}, cpu, tmp_path / "data")
 
 
 def test_running_training_does_not_share_its_checkpoints(
