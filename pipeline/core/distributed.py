@@ -50,6 +50,17 @@ def broadcast_object(value: Any) -> Any:
     return values[0]
 
 
+def gather_objects(value: Any) -> list[Any]:
+    """Return the values of all ranks, in their order. Collective: every rank must call it."""
+    if not is_distributed():
+        return [value]
+    import torch.distributed
+
+    values = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
 def require_same_key(key: str) -> None:
     """Raise ConfigError unless every rank has the main process's key, a hash of all that the training depends on."""
     if broadcast_object(key) != key:
