@@ -71,7 +71,7 @@ def _step_advice(failed: FailedStep, previous: LoggedStep | None, options: Train
 def divergence_advice(options: Train, bf16: bool) -> str:
     """The parameters that keep a training from diverging."""
     advice = "Training has diverged: lower train.learning_rate, or raise train.warmup_steps"
-    if not 0 < options.max_grad_norm <= 1:
+    if options.max_grad_norm > 1:
         advice += ", or set train.max_grad_norm=1"
     return advice + (", or set train.precision=fp32" if bf16 else "")
 
