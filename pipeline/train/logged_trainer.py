@@ -127,8 +127,9 @@ class LoggedTrainer(StrictTrainer):
     def _raise_failed_step(self, logged: LoggedStep, ids: list[int]) -> None:
         rows = self._rows_of(ids)
         unlabeled = [row["id"] for row in rows if all(label == IGNORE_INDEX for label in row["labels"][1:])]
-        # A sharded model computes a loss only with all processes together.
-        broken = [] if self.is_fsdp_enabled else self._ids_without_finite_loss(rows)
+        # On a GPU the weights are lost by now; a sharded model computes a loss only with all processes together.
+        can_try = self.reads_at_once and not self.is_fsdp_enabled
+        broken = self._ids_without_finite_loss(rows) if can_try else None
         previous = self.logged_steps[-1] if self.logged_steps else None
         failed = FailedStep(logged, ids, unlabeled, broken)
         raise failed_step_error(failed, previous, self.options, self.args.bf16, self.checkpoints)

@@ -23,7 +23,7 @@ class FailedStep(NamedTuple):
     logged: LoggedStep
     row_ids: list[int]  # of all its rows
     unlabeled_ids: list[int]  # of those without a token to predict
-    broken_ids: list[int]  # of those whose loss is not finite by itself, unless the weights are to blame
+    broken_ids: list[int] | None  # of those that have no finite loss, although other rows do; None if unknown
 
 
 def require_finite_weights(model: PreTrainedModel, where: str, remedy: str) -> None:
@@ -65,12 +65,15 @@ def _step_advice(failed: FailedStep, previous: LoggedStep | None, options: Train
             + (", set train.precision=fp32" if bf16 else "")
             + ", or use another base model"
         )
-    return divergence_advice(options, bf16)
+    advice = divergence_advice(options, bf16)
+    if failed.broken_ids is None:
+        return f"If the loss was rising, training has diverged: {advice}. If not, look at these rows"
+    return f"Training has diverged: {advice}"
 
 
 def divergence_advice(options: Train, bf16: bool) -> str:
     """The parameters that keep a training from diverging."""
-    advice = "Training has diverged: lower train.learning_rate, or raise train.warmup_steps"
+    advice = "lower train.learning_rate, or raise train.warmup_steps"
     if options.max_grad_norm > 1:
         advice += ", or set train.max_grad_norm=1"
     return advice + (", or set train.precision=fp32" if bf16 else "")
@@ -90,7 +93,8 @@ def validation_error(
     return ModelError(
         f"the validation loss is {loss} after step {last.step}{rows}; learning rate {last.learning_rate:.4g}, gradient norm "
         f"{last.grad_norm:.4g}, training loss {last.loss:.4g}. {kept_checkpoint(checkpoints)} "
-        f"Training again with the same parameters would end the same way. {divergence_advice(options, bf16)}"
+        "Training again with the same parameters would end the same way. "
+        f"Training has diverged: {divergence_advice(options, bf16)}"
     )
 
 
@@ -111,4 +115,6 @@ def kept_checkpoint(folder: Path) -> str:
     steps = [int(path.parent.name.rpartition("-")[2]) for path in folder.glob(f"checkpoint-*/{MANIFEST}")]
     if not steps:
         return "There is no checkpoint yet."
-    return f"{folder}/checkpoint-{max(steps)} is kept: it has the weights from before."
+    checkpoint = folder.resolve() / f"checkpoint-{max(steps)}"
+    shown = checkpoint.relative_to(Path.cwd()) if checkpoint.is_relative_to(Path.cwd()) else checkpoint
+    return f"{shown} is kept, with the weights of step {max(steps)}."
