@@ -50,13 +50,15 @@ def broadcast_object(value: Any) -> Any:
     return values[0]
 
 
-def any_process(value: bool) -> bool:
-    """Whether the value is true on any rank. Collective: every rank must call it."""
+def gather_objects(value: Any) -> list[Any]:
+    """Return the values of all ranks, in their order. Collective: every rank must call it."""
+    if not is_distributed():
+        return [value]
     import torch.distributed
 
-    values = [False] * torch.distributed.get_world_size()
+    values = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(values, value)
-    return any(values)
+    return values
 
 
 def require_same_key(key: str) -> None:

@@ -13,7 +13,7 @@ CLEAN = Path("data/clean")
 RECORDS = CLEAN / "records.parquet"
 RECORDS_TASK = CLEAN / "task.json"
 FORMATTED = Path("data/formatted")
-TEST_ROWS = FORMATTED / "test.jsonl"
+TRAIN_ROWS, TEST_ROWS = FORMATTED / "train.jsonl", FORMATTED / "test.jsonl"
 TOKENIZED = Path("data/tokenized")
 PREDICTIONS = Path("data/predictions")
 
@@ -24,6 +24,7 @@ METRICS = Path("metrics")
 DETAILS = METRICS / "details"
 RUNTIME = METRICS / "runtime"
 TRAIN_HISTORY = METRICS / "train"
+TRAIN_STEPS = DETAILS / "train_steps.tsv"
 LEADERBOARD = METRICS / "leaderboard"
 
 

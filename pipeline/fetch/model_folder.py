@@ -94,7 +94,7 @@ def check_model(folder: Path) -> dict[str, Any]:
     """Load model and tokenizer, so that one that cannot work fails here; fit both together; return the metrics."""
     tokenizer = loading.load_tokenizer(folder)
     model, unused = loading.load_model_and_unused(folder)
-    if broken := [name for name, tensor in model.named_parameters() if not tensor.isfinite().all()]:
+    if broken := loading.nonfinite_weights(model):
         raise ModelError(f"{folder}: weights that are not finite numbers: {broken[0]}; save the model again")
     if unused:
         log.warning(

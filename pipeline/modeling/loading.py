@@ -64,6 +64,18 @@ def load_model_and_unused(
     return model, sorted(info["unexpected_keys"])
 
 
+def nonfinite_weights(model: "PreTrainedModel") -> list[str]:
+    """The names of the parameters that contain NaN or infinity. Quantized ones cannot."""
+    return [name for name, weight in model.named_parameters() if weight.is_floating_point() and not _is_finite(weight)]
+
+
+def _is_finite(tensor: "torch.Tensor") -> bool:
+    if not tensor.numel():
+        return True
+    lowest, highest = tensor.detach().aminmax()  # both are NaN if one value is; isfinite() would copy the tensor
+    return bool(lowest.isfinite() & highest.isfinite())
+
+
 def load_tokenizer(folder: Path, **options: Any) -> "PreTrainedTokenizerBase":
     """Load the tokenizer of a folder. If it has no pad token, the end-of-text token pads.
 

@@ -6,7 +6,7 @@ every token.
 
 from collections.abc import Iterable
 from itertools import chain, pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from pipeline.config.params import Tokenize
 from pipeline.modeling.encoding import IGNORE_INDEX, truncate_row
 
-SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32()), "length": pa.int32()})
+SCHEMA = pa.schema(
+    {"id": pa.int64(), "input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32()), "length": pa.int32()}
+)
 
 
 class Block(NamedTuple):
     """Consecutive rows. Every row has at least one token, the end of text."""
 
-    row_ids: list[Any]
+    row_ids: list[int]
     input_ids: NDArray[np.int32]  # (tokens,)
     labels: NDArray[np.int32]  # (tokens,), IGNORE_INDEX where there is no loss
     offsets: NDArray[np.int32]  # (rows + 1,): row i is tokens offsets[i] to offsets[i + 1]
@@ -34,10 +36,10 @@ class Block(NamedTuple):
         return np.diff(self.offsets)
 
     def record_batch(self) -> pa.RecordBatch:
-        """The rows as data/tokenized holds them: input_ids, labels, length."""
-        offsets = pa.array(self.offsets)
+        """The rows as data/tokenized holds them: id, input_ids, labels, length."""
+        offsets, ids = pa.array(self.offsets), pa.array(self.row_ids, pa.int64())
         columns = [pa.ListArray.from_arrays(offsets, pa.array(values)) for values in (self.input_ids, self.labels)]
-        return pa.record_batch([*columns, pa.array(self.lengths)], schema=SCHEMA)
+        return pa.record_batch([ids, *columns, pa.array(self.lengths)], schema=SCHEMA)
 
     def row_bytes(self) -> Iterable[bytes]:
         """The token ids of each row as bytes, to compare rows by."""
@@ -46,7 +48,7 @@ class Block(NamedTuple):
 
 
 def assemble_block(
-    row_ids: list[Any],
+    row_ids: list[int],
     prompts: list[list[int]],
     completions: list[list[int]],
     options: Tokenize,

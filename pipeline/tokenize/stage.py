@@ -52,10 +52,10 @@ T = TypeVar("T")
 class EncodedChunk(NamedTuple):
     """Tokenized rows before truncation."""
 
-    row_ids: list[Any]
+    row_ids: list[int]
     prompts: list[list[int]]
     completions: list[list[int]]
-    prefix_checks: list[tuple[Any, bool]]  # (row id, whether appending the answer changes its prompt tokens)
+    prefix_checks: list[tuple[int, bool]]  # (row id, whether appending the answer changes its prompt tokens)
     unknown: dict[str, UnknownText]  # in the prompts and in the answers
 
 
@@ -64,10 +64,10 @@ def encode_chunk(
 ) -> EncodedChunk:
     """Tokenize (row number from 0, row) pairs of the file `path`. Plain text has an empty prompt and is all labeled.
 
-    Raises DataError if a row has no prompt or no completion.
+    Raises DataError if a row has no id, prompt or completion.
     """
-    row_ids = [row.get("id") for _, row in rows]
-    prompts, completions = (_column(rows, name, path) for name in ("prompt", "completion"))
+    prompts, completions = (_column(rows, name, str, path) for name in ("prompt", "completion"))
+    row_ids = _column(rows, "id", int, path)
     encoded = encoder.encode_prompts(prompts)
     sample = [index for index, (number, _) in enumerate(rows) if number < CHECK_FIRST or number % CHECK_EVERY == 0]
     together = encoder.encode_prompts(prompts[index] + completions[index] for index in sample)
@@ -84,14 +84,14 @@ def encode_chunk(
     return EncodedChunk(row_ids, encoded, answers, prefix_checks, unknown)
 
 
-def _column(rows: list[tuple[int, dict[str, Any]]], name: str, path: Path) -> list[str]:
-    texts: list[str] = []
+def _column(rows: list[tuple[int, dict[str, Any]]], name: str, kind: type[T], path: Path) -> list[T]:
+    values: list[T] = []
     for number, row in rows:
-        text = row.get(name)
-        if not isinstance(text, str):
-            raise damaged_error(path, f"row {number + 1} has no text in {name}")
-        texts.append(text)
-    return texts
+        value = row.get(name)
+        if not isinstance(value, kind):
+            raise damaged_error(path, f"row {number + 1} has no {'text' if kind is str else 'number'} in {name}")
+        values.append(value)
+    return values
 
 
 def prefetch(function: Callable[[S], T], values: Iterable[S]) -> Iterator[T]:

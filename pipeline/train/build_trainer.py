@@ -27,8 +27,10 @@ from pipeline.train import attention, chunked_loss
 from pipeline.train.answer_metric import GenerationMetric
 from pipeline.train.arguments import training_arguments
 from pipeline.train.history import ANSWER_METRICS
+from pipeline.train.logged_trainer import Collator
 from pipeline.train.methods import load_trainable
-from pipeline.train.trainer import Collator, FineTuner
+from pipeline.train.nonfinite import require_finite_weights
+from pipeline.train.trainer import FineTuner
 
 TRAIN_FILE, VALIDATION_FILE = "train.parquet", "validation.parquet"
 
@@ -38,11 +40,12 @@ def build_trainer(
 ) -> FineTuner:
     """The Trainer for the rows in the folder `tokenized` and the model in the folder `base`.
 
-    Raises DataError if the rows do not fit the model, ModelError if the model does not support packing, and ConfigError if
-    the model or this machine lacks what the options ask for.
+    Raises DataError if the rows do not fit the model, ModelError if the model has weights that are not finite or
+    does not support packing, and ConfigError if the model or this machine lacks what the options ask for.
     """
     retain_freed_memory()
     model, tokenizer = load_trainable(base, options, device), load_tokenizer(base)
+    require_finite_weights(model, str(base), "Use another base model, or fetch it again: dvc repro -f fetch@model")
     train, validation = (read_parquet(tokenized / name) for name in (TRAIN_FILE, VALIDATION_FILE))
     for rows, name in ((train, TRAIN_FILE), (validation, VALIDATION_FILE)):
         require_rows_fit_model(rows, tokenized / name, model, base)

@@ -17,7 +17,7 @@ from transformers import (
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import IntervalStrategy
 
-from pipeline.core.distributed import any_process, broadcast_object, is_distributed
+from pipeline.core.distributed import broadcast_object, gather_objects, is_distributed
 from pipeline.errors import PipelineError
 from pipeline.train.schedules import PlateauRate
 
@@ -111,7 +111,7 @@ class SigtermCallback(TrainerCallback):
             control.should_training_stop or float(state.epoch or 0).is_integer()
         )
         if is_distributed() and (args.device.type == "cpu" or control.should_log):
-            self.received = any_process(self.received)
+            self.received = any(gather_objects(self.received))
         if self.received and not is_evaluated_next:
             control.should_save = True
 

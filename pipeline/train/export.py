@@ -12,6 +12,7 @@ from pipeline.modeling.loading import load_tokenizer
 from pipeline.modeling.model_config import max_positions_of
 from pipeline.train.history import ANSWER_METRICS, LogEntry
 from pipeline.train.methods import finalize_model
+from pipeline.train.nonfinite import require_finite_weights
 from pipeline.train.schedules import rows_per_step
 from pipeline.train.trainer import FineTuner
 
@@ -23,10 +24,12 @@ def export_model(trained: PreTrainedModel, base: Path, target: Path) -> None:
     """Write the weights in safetensors, the tokenizer, and a generation config for greedy answers that stop.
 
     The tokenizer is saved to pad on the left, as generation in batches needs; whatever trains the model sets its own side.
+    Raises ModelError, and writes nothing, if a weight is not finite.
     """
     tokenizer = load_tokenizer(base, padding_side="left")
     with atomic_write(target) as folder:
         model = finalize_model(trained, tokenizer, base, folder)
+        require_finite_weights(model, "the trained model", "Nothing was saved. Lower train.learning_rate")
         end_ids = end_token_ids(model, tokenizer.eos_token_id, tokenizer.added_tokens_decoder)
         model.config.pad_token_id = tokenizer.pad_token_id
         model.config.use_cache = True

@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.core.files import atomic_write
-from pipeline.errors import ModelError
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +25,7 @@ LogEntry = dict[str, Any]
 
 
 class HistoryCallback(TrainerCallback):
-    """Shows a progress bar with the losses in a terminal, elsewhere one line per evaluation.
-
-    Raises ModelError when a loss is not finite.
-    """
+    """Shows a progress bar with the losses in a terminal, elsewhere one line per evaluation."""
 
     bar: "tqdm[Any] | None" = None
 
@@ -62,12 +57,6 @@ class HistoryCallback(TrainerCallback):
         **_: Any,
     ) -> None:
         row = {name: logs[key] for key, name in COLUMN_OF_LOG_KEY.items() if logs and key in logs}
-        for name in ("loss", "validation_loss"):
-            if not math.isfinite(row.get(name, 0.0)):
-                raise ModelError(
-                    f"{name} is {row[name]} at step {state.global_step}: training has diverged. "
-                    "Lower train.learning_rate, or raise train.warmup_steps"
-                )
         if not row or self.bar is None:
             return
         text = "  ".join(f"{name} {value:.4g}" for name, value in row.items())

@@ -1,7 +1,7 @@
 """Fine-tunes the base model on the tokenized rows with the Hugging Face Trainer.
 
     python -m pipeline.train     data/tokenized/, models/base/ → models/finetuned/, metrics/train.json,
-                                 metrics/train/{history,validation}.tsv
+                                 metrics/train/{history,validation}.tsv, metrics/details/train_steps.tsv
 
 models/finetuned/ holds the safetensors, the tokenizer and a generation config: from_pretrained("models/finetuned") just
 works. With train/method=lora, an adapter is trained (pipeline/train/methods.py); it is merged into the model and also
@@ -20,7 +20,7 @@ from pipeline.config.params import Params, Train
 from pipeline.core.distributed import broadcast_object, is_main_process, local_rank, process_group
 from pipeline.core.entrypoint import stage
 from pipeline.core.metrics import write_metrics
-from pipeline.core.paths import BASE, FINETUNED, TOKENIZED, TRAIN_HISTORY
+from pipeline.core.paths import BASE, FINETUNED, TOKENIZED, TRAIN_HISTORY, TRAIN_STEPS
 from pipeline.modeling.collation import skip_packing_detection
 from pipeline.modeling.devices import device_of, set_threads
 from pipeline.modeling.environment import environment_record
@@ -34,6 +34,7 @@ from pipeline.train.history import history_rows, write_history
 from pipeline.train.launch import launch_if_distributed
 from pipeline.train.log_messages import describe_run, oom_hint, report
 from pipeline.train.methods import load_trainable
+from pipeline.train.step_log import write_step_log
 from pipeline.train.warnings import training_warnings
 
 log = logging.getLogger(__name__)
@@ -67,8 +68,10 @@ def train(options: Train, device: torch.device, compute: Compute | None = None) 
         model = gather_model(trainer, lambda: load_trainable(BASE, options, device))
         history = history_rows(trainer.state.log_history)
         metrics = training_metrics(trainer, model, evaluation, history, BASE)
+        steps = trainer.read_steps()
         if is_main_process():
             write_history(TRAIN_HISTORY, history)
+            write_step_log(TRAIN_STEPS, steps)
             export_model(model.cpu(), BASE, FINETUNED)
         return {**metrics, "warnings": warnings, "environment": environment_record(device)}
 

@@ -1,7 +1,8 @@
 """The Trainer with this project's schedules, callbacks, row order and validation metrics."""
 
 import logging
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import datasets
@@ -18,15 +19,15 @@ from pipeline.modeling.held_out_loss import MAX_LOGITS_PER_BATCH, row_losses
 from pipeline.modeling.memory import is_out_of_memory
 from pipeline.train.answer_metric import GenerationMetric
 from pipeline.train.callbacks import PlateauCallback, ResumableEarlyStoppingCallback, TimeBudgetCallback
-from pipeline.train.checkpoints import StrictTrainer
 from pipeline.train.history import HistoryCallback
+from pipeline.train.logged_trainer import Collator, LoggedTrainer
+from pipeline.train.nonfinite import validation_error
 from pipeline.train.sample_order import sample_order
 from pipeline.train.schedules import rate_function, rows_per_step
 
 log = logging.getLogger(__name__)
 
 EVALUATION_TOKENS = {"cpu": 4096, "cuda": 2**17}  # in a batch; larger batches were not faster
-Collator = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 
 
 def validation_loss(prediction: EvalPrediction) -> dict[str, float]:
@@ -56,7 +57,7 @@ class LengthGroupedSampler(Sampler[int]):
         return iter(sample_order(self.lengths, self.rows_per_step, lambda count: generator.permutation(count).tolist()))
 
 
-class FineTuner(StrictTrainer):
+class FineTuner(LoggedTrainer):
     """The Trainer as the train section configures it.
 
     It follows the configured schedule (pipeline/train/schedules.py), adds callbacks (pipeline/train/callbacks.py), and
@@ -64,7 +65,6 @@ class FineTuner(StrictTrainer):
     for evaluations where the training batches are packed.
     """
 
-    train_dataset: datasets.Dataset
     eval_dataset: datasets.Dataset
     length_sampler: LengthGroupedSampler | None = None
 
@@ -75,8 +75,9 @@ class FineTuner(StrictTrainer):
         padding_collator: Collator,
         **trainer_arguments: Any,
     ) -> None:
-        self.options, self.generation_metric, self.padding_collator = options, generation_metric, padding_collator
-        super().__init__(compute_metrics=self.validation_metrics, callbacks=callbacks_of(options), **trainer_arguments)
+        self.generation_metric = generation_metric
+        own_arguments = {"compute_metrics": self.validation_metrics, "callbacks": callbacks_of(options)}
+        super().__init__(options, padding_collator, **own_arguments, **trainer_arguments)
         if options.eval_batch_size is None:
             max_length = max(self.eval_dataset["length"])
             self.args.per_device_eval_batch_size = max(1, self._evaluation_tokens() // max_length)
@@ -114,9 +115,22 @@ class FineTuner(StrictTrainer):
         return None
 
     def validation_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """The validation loss and, if early stopping uses one, the generation metric."""
+        """The validation loss and, if early stopping uses one, the generation metric.
+
+        Raises ModelError if the loss is not finite.
+        """
+        losses = validation_loss(prediction)
+        if not math.isfinite(loss := losses["validation_loss"]):
+            self._raise_validation_error(loss, prediction)
         scores = broadcast_object(self.generation_metric(self.model)) if self.generation_metric else {}
-        return {**validation_loss(prediction), **scores}
+        return {**losses, **scores}
+
+    def _raise_validation_error(self, loss: float, prediction: EvalPrediction) -> None:
+        is_broken = ~np.isfinite(np.asarray(prediction.predictions)[:, 0])
+        ids = self.eval_dataset["id"] if len(is_broken) == len(self.eval_dataset) else []  # else batches were packed
+        broken = [] if is_broken.all() else [id for id, broken in zip(ids, is_broken, strict=False) if broken]
+        last = self.logged_steps[-1] if self.logged_steps else None
+        raise validation_error(loss, broken, last, self.options, self.args.bf16, self.checkpoints)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> "DataLoader[Any]":
         """With several processes, batches are padded even if training batches are packed.

@@ -31,11 +31,13 @@ from pipeline.config.options import Ddp, Local
 from pipeline.config.validation import validate_params
 from pipeline.core.distributed import NODE_RANK
 from pipeline.core.files import read_json, write_json
+from pipeline.core.paths import TRAIN_STEPS
 from pipeline.errors import ConfigError
 from pipeline.modeling.loading import load_model
 from pipeline.train import stage as train
 from pipeline.train.launch import MASTER_ADDRESS, launch_if_distributed, root_cause
 from pipeline.train.schedules import total_steps
+from pipeline.train.step_log import LoggedStep, read_step_log
 
 TRAIN_ROWS = Path("data/tokenized/train.parquet")
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -75,6 +77,13 @@ def history() -> list[list[float]]:
 def assert_same_history(rows: list[list[float]]) -> None:
     for row, expected in zip(history(), rows, strict=True):
         assert row == pytest.approx(expected, rel=1e-5)
+
+
+def assert_same_steps(steps: list[LoggedStep]) -> None:
+    """The same rows in the same order; losses, gradient norms and rates equal to rounding."""
+    for step, expected in zip(read_step_log(TRAIN_STEPS), steps, strict=True):
+        assert step[:2] == expected[:2]
+        assert step[2:] == pytest.approx(expected[2:], rel=1e-4)
 
 
 def run_stage(folder: Path) -> str:
@@ -126,12 +135,13 @@ def test_two_processes_train_like_one_with_the_same_rows_per_step(in_built: Path
     """
     pq.write_table(pq.read_table(TRAIN_ROWS).slice(0, 96), TRAIN_ROWS)
     expected = train_in_one_process(in_built, "train.max_steps=16", "train.gradient_accumulation=2")
-    weights = load_model(FINETUNED).state_dict()
+    weights, steps = load_model(FINETUNED).state_dict(), read_step_log(TRAIN_STEPS)
     write_params(in_built, *TWO_PROCESSES, "train.max_steps=16", "train.gradient_accumulation=2")
     lines = run_stage(in_built).splitlines()
     assert lines[0].endswith(" rows: 16 steps of 16 rows, fp32 on cpu in 2 processes (DDP)")
     assert [line.split(" ")[0] for line in lines] == ["Training", *["step"] * 7, "Validation"]
     assert_same_history(expected)
+    assert_same_steps(steps)
     model = AutoModelForCausalLM.from_pretrained(FINETUNED)
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, weights[name], rtol=0, atol=2e-4)
@@ -144,7 +154,7 @@ def test_killed_process_stops_the_others_and_the_next_run_resumes(in_built: Path
     """LoRA with dropout, so that each process's random state matters."""
     write_params(in_built, *TWO_PROCESSES, "train/method=lora", "train.method.dropout=0.2")
     run_stage(in_built)
-    undisturbed, expected = files_in(FINETUNED), history()
+    undisturbed, expected, steps = files_in(FINETUNED), history(), TRAIN_STEPS.read_bytes()
     error = kill_second_process(in_built, "step 4/6", "pipeline.train", "hydra.verbose=true")
     error = error[error.index(STOPPED) :]
     assert error.startswith(STOPPED + "process 2 of 2 was killed (SIGKILL), and the others were stopped.")
@@ -152,12 +162,13 @@ def test_killed_process_stops_the_others_and_the_next_run_resumes(in_built: Path
     assert "Resuming from checkpoint-3" in run_stage(in_built)
     assert files_in(FINETUNED) == undisturbed
     assert history() == expected
+    assert TRAIN_STEPS.read_bytes() == steps
     assert list(Path(".checkpoints").iterdir()) == []
 
 
 @pytest.mark.usefixtures("new_interpreters")
 def test_fsdp_trains_like_one_process_resumes_and_saves_the_whole_model(in_built: Path) -> None:
-    expected = train_in_one_process(in_built)
+    expected, steps = train_in_one_process(in_built), read_step_log(TRAIN_STEPS)
     write_params(in_built, *TWO_PROCESSES)
     params = parse_params(Path("params.yaml").read_text())
     params["compute"] |= {"kind": "fsdp", "reshard_after_forward": True}  # composition refuses it without a GPU
@@ -171,6 +182,7 @@ def test_fsdp_trains_like_one_process_resumes_and_saves_the_whole_model(in_built
     assert "fp32 on cpu in 2 processes (FSDP)" in done.stdout
     assert "Resuming from checkpoint-3" in done.stdout
     assert_same_history(expected)
+    assert_same_steps(steps)
     parameters = AutoModelForCausalLM.from_pretrained(FINETUNED).num_parameters()
     assert parameters == read_json(METRICS)["parameters"] == 51_072
 

@@ -101,8 +101,8 @@ def test_rows_become_input_ids_and_labels(
     tmp_path: Path, bos: bool, loss: str, input_ids: tuple[list[int], ...], labels: tuple[list[int], ...]
 ) -> None:
     assert tokenized(ROWS, tmp_path, encoder(bos), options(loss=loss)) == [
-        {"input_ids": row_ids, "labels": row_labels, "length": len(row_ids)}
-        for row_ids, row_labels in zip(input_ids, labels, strict=True)
+        {"id": number, "input_ids": row_ids, "labels": row_labels, "length": len(row_ids)}
+        for number, (row_ids, row_labels) in enumerate(zip(input_ids, labels, strict=True))
     ]
 
 
@@ -148,6 +148,7 @@ def test_row_is_truncated_to_max_length(tmp_path: Path) -> None:
     long = {"id": 0, "prompt": "is it flu ? is it flu ?", "completion": "no ."}
     (row,) = tokenized([long], tmp_path, encoder(True), options(max_length=8))
     assert row == {
+        "id": 0,
         "input_ids": [1, 3, 4, 5, 6, 7, 8, 2],
         "labels": [-100, -100, -100, -100, -100, 7, 8, 2],
         "length": 8,
@@ -244,9 +245,10 @@ def test_prefixes_are_checked_in_the_first_rows_and_a_sample(tmp_path: Path, mon
         ("", "train.jsonl is damaged (it holds no rows); an earlier stage writes it"),
         ('{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\n', "(row 2 has no text in completion)"),
         ('{"prompt": 3, "completion": "b"}\n', "(row 1 has no text in prompt)"),
+        ('{"id": "7", "prompt": "a", "completion": "b"}\n', "(row 1 has no number in id)"),
         ('{"prompt": "a", "completion": "b"}\n{"pro', "train.jsonl, line 2: not JSON"),
     ],
-    ids=["no rows", "no completion", "a number", "cut off"],
+    ids=["no rows", "no completion", "a number", "no id", "cut off"],
 )
 def test_damaged_input_is_reported_with_its_row(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "train.jsonl").write_text(content, encoding="utf-8")

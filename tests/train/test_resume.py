@@ -11,7 +11,7 @@ import pytest
 import torch
 from support.interruptions import interrupt_training
 
-from pipeline.core.paths import FINETUNED, TRAIN_HISTORY
+from pipeline.core.paths import FINETUNED, TRAIN_HISTORY, TRAIN_STEPS
 from pipeline.errors import PipelineError
 from pipeline.train import stage as train
 from pipeline.train.checkpoint_manifest import last_checkpoint, write_manifest
@@ -35,7 +35,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def outputs() -> dict[str, bytes]:
-    return files_in(FINETUNED) | files_in(TRAIN_HISTORY)
+    return files_in(FINETUNED) | files_in(TRAIN_HISTORY) | {"steps": TRAIN_STEPS.read_bytes()}
 
 
 def train_undisturbed(options: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
