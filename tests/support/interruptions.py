@@ -12,6 +12,7 @@ from support.fork_server import ADDRESS, SHIMS, server_address
 from support.project import environment
 from transformers import TrainerCallback
 
+from pipeline.core.paths import FINETUNED, TRAIN_HISTORY, TRAIN_STEPS
 from pipeline.train import stage
 
 
@@ -24,6 +25,15 @@ class InterruptBeforeStep(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == self.steps:
             raise KeyboardInterrupt
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def training_outputs() -> dict[str, bytes]:
+    """The files that a training wrote in this folder."""
+    return files_in(FINETUNED) | files_in(TRAIN_HISTORY) | {"steps": TRAIN_STEPS.read_bytes()}
 
 
 def interrupt_training(options: Any, steps: int) -> None:

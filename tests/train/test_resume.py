@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from support.interruptions import interrupt_training
+from support.interruptions import interrupt_training, training_outputs
 
-from pipeline.core.paths import FINETUNED, TRAIN_HISTORY, TRAIN_STEPS
+from pipeline.core.paths import FINETUNED
 from pipeline.errors import PipelineError
 from pipeline.train import stage as train
 from pipeline.train.checkpoint_manifest import last_checkpoint, write_manifest
@@ -30,16 +30,8 @@ INTERRUPTIONS = {
 }
 
 
-def files_in(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
-def outputs() -> dict[str, bytes]:
-    return files_in(FINETUNED) | files_in(TRAIN_HISTORY) | {"steps": TRAIN_STEPS.read_bytes()}
-
-
 def train_undisturbed(options: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
-    metrics, files = train.train(options, CPU), outputs()
+    metrics, files = train.train(options, CPU), training_outputs()
     shutil.rmtree(FINETUNED)
     return metrics, files
 
@@ -50,7 +42,7 @@ def test_interrupted_training_ends_with_the_same_bytes(in_built: Path, train_opt
     options = train_options(**changes)
     undisturbed = train_undisturbed(options)
     interrupt_training(options, steps)
-    assert (train.train(options, CPU), outputs()) == undisturbed
+    assert (train.train(options, CPU), training_outputs()) == undisturbed
 
 
 @pytest.mark.parametrize(
@@ -75,7 +67,7 @@ def test_interruption_after_the_last_step_trains_no_further(
         patch.setattr(train, "export_model", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train.train(options, CPU)
-    assert (train.train(options, CPU), outputs()) == undisturbed
+    assert (train.train(options, CPU), training_outputs()) == undisturbed
 
 
 def terminate_in_step(options: Any, number: int, message: str) -> None:
@@ -112,7 +104,7 @@ def test_training_ended_by_sigterm_resumes_to_the_same_bytes(
     undisturbed = train_undisturbed(options)
     terminate_in_step(options, number, f"terminated by SIGTERM ?({message})")
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert (train.train(options, CPU), outputs()) == undisturbed
+    assert (train.train(options, CPU), training_outputs()) == undisturbed
 
 
 def cut_short(file: Path) -> None:
@@ -192,4 +184,4 @@ def test_training_with_a_damaged_checkpoint_starts_from_the_beginning(in_built: 
     interrupt_training(options, 3)
     (weights,) = Path(".checkpoints").glob("*/checkpoint-2/model.safetensors")
     flip_a_bit(weights)
-    assert (train.train(options, CPU), outputs()) == undisturbed
+    assert (train.train(options, CPU), training_outputs()) == undisturbed
