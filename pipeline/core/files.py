@@ -21,6 +21,7 @@ from pipeline.errors import DataError, PipelineError
 
 # How libraries in Rust (safetensors, tokenizers) and C++ (torch.save) report that the system refused to write a file.
 FAILED_WRITE = re.compile(r"\(os error (?P<number>\d+)\)|PytorchStreamWriter|inline_container")
+DISK_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}  # full, over a limit, over a quota
 GLOB_CHARACTERS = re.compile(r"[*?[]")
 
 
@@ -55,8 +56,11 @@ def name_file_in_errors(path: Path, written: Path | None = None) -> Iterator[Non
     try:
         yield
     except OSError as error:
-        if error.errno is not None and isinstance(error.filename, str | None):
-            error.filename = str(_known_path(path, written, error.filename))
+        named = error.filename2 or error.filename  # of a copy, the target
+        if error.errno is not None and isinstance(named, str | None):
+            error.filename, error.filename2 = str(_known_path(path, written, named)), None
+        if error.errno in DISK_ERRORS:
+            error.strerror = os.strerror(error.errno)  # without a library's own words
         raise
     except PipelineError:
         raise
@@ -65,7 +69,10 @@ def name_file_in_errors(path: Path, written: Path | None = None) -> Iterator[Non
             raise
         number = int(match["number"] or 0)
         reason = os.strerror(number) if number else "it could not be written completely"
-        raise OSError(number or errno.EIO, reason, str(_known_path(path, written, None))) from None
+        file = _known_path(path, written, None)
+        if type(error).__name__ == "SafetensorError":  # it has removed the file
+            file = file.with_name("*.safetensors") if file != path else path
+        raise OSError(number or errno.EIO, reason, str(file)) from None
 
 
 def _known_path(path: Path, written: Path, named: str | None) -> Path:

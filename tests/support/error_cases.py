@@ -420,18 +420,32 @@ MACHINE = {
     "no GPU": Case(python("train", "compute.device=cuda"), ("compute.device: cuda, but PyTorch", "use auto or cpu")),
     "no disk space for params.yaml": Case(small_disk(1, python("compose")), ("File too large", DISK)),
     "no disk space for rows": Case(
-        small_disk(4, python("fetch", "instance=data")), ("data/raw: ", "File too large", DISK)
+        small_disk(4, python("fetch", "instance=data")), ("data/raw: File too large", DISK)
     ),
     "no disk space for formatted rows": Case(
-        small_disk(4, python("format")), ("data/formatted: ", "File too large", DISK)
+        small_disk(4, python("format")), ("data/formatted/train.jsonl: File too large", DISK)
     ),
     "no disk space for a model": Case(
-        small_disk(40, python("fetch", "instance=model")), ("models/base: File too large", DISK)
+        small_disk(40, python("fetch", "instance=model")), ("models/base/*.safetensors: File too large", DISK)
     ),
-    "no disk space for a checkpoint": Case(small_disk(40, python("train")), (".checkpoints/", "File too large", DISK)),
+    "no disk space for tokens": Case(
+        small_disk(4, python("tokenize")), ("data/tokenized/train.parquet: File too", DISK)
+    ),
+    "no disk space for a checkpoint": Case(
+        small_disk(40, python("train")), ("/checkpoint-", "/*.safetensors: File too large", DISK)
+    ),
+    "no disk space for an optimizer": Case(
+        small_disk(300, python("train")), ("/checkpoint-", "/optimizer.pt: it could not be written completely", DISK)
+    ),
+    "no disk space for predictions": Case(
+        small_disk(4, python("evaluate", "instance=base")), ("data/predictions/base.jsonl: File too large", DISK)
+    ),
+    "no disk space for the report": Case(
+        small_disk(30, python("compare")), ("metrics/report.html: File too large", DISK)
+    ),
     "learning rate that diverges": Case(
         python("train", "train.learning_rate=9", "train.weight_decay=1e9"),
-        ("train stopped: ", "training has diverged", "Lower train.learning_rate"),
+        ("train stopped: the loss is nan at step ", "Training has diverged: lower train.learning_rate"),
     ),
 }
 
