@@ -7,12 +7,12 @@ Experiments whose parameters differ only in `format.fold` are the folds of one c
 standard deviation is the sample's (n - 1).
 """
 
-import functools
 import json
 import statistics
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import pipeline.core.interruption  # noqa: F401
@@ -21,7 +21,8 @@ from pipeline.core.console import printable
 from pipeline.core.entrypoint import report_errors
 from pipeline.core.paths import METRICS, PARAMS
 from pipeline.errors import ConfigError
-from pipeline.leaderboard.runs import evaluation_metrics, open_repository
+from pipeline.leaderboard.revisions import Revision, open_repository
+from pipeline.leaderboard.runs import read_evaluation
 
 MODELS = ("base", "finetuned")
 ReadMetrics = Callable[[str, str, str], dict[str, Any]]
@@ -64,8 +65,12 @@ def list_folds() -> list[Fold]:
     """The folds that experiments of the current commit have run. Raises ConfigError or DataError."""
     experiments = list_experiments()
     with open_repository() as repo:
-        read = functools.partial(evaluation_metrics, repo)
-        return [fold for experiment in experiments if (fold := fold_of(experiment, read))]
+
+        def read_metrics(name: str, commit: str, model: str) -> dict[str, Any]:
+            with closing(Revision(repo, name, commit)) as revision:
+                return read_evaluation(revision, model)
+
+        return [fold for experiment in experiments if (fold := fold_of(experiment, read_metrics))]
 
 
 def cross_validations(folds: list[Fold]) -> list[list[Fold]]:

@@ -25,6 +25,7 @@ from pipeline.core.console import printable
 from pipeline.core.entrypoint import report_errors, require_params
 from pipeline.core.paths import checkpoint_root
 from pipeline.errors import ConfigError
+from pipeline.prove.against import compare_with
 from pipeline.prove.kills import Proof, Runner, describe_fault, prove_stage
 from pipeline.prove.stages import load_stages, select_stages
 
@@ -105,6 +106,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--kills", type=int, default=2, help="number of kills for each stage (default: 2)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the kinds and instants of the kills (default: 0)")
+    parser.add_argument(
+        "--against",
+        metavar="REV",
+        help="kill nothing; say where the workspace's run and that of a git revision or experiment part first",
+    )
     return parser.parse_args()
 
 
@@ -114,6 +120,10 @@ def main() -> None:
         if arguments.kills < 1:
             raise ConfigError(f"--kills: {arguments.kills}; expected a positive number")
         require_params()
+        if arguments.against is not None:
+            parting = compare_with(arguments.against)
+            print(printable("\n".join(parting.lines)))
+            raise SystemExit(0 if parting.is_equal else 1)
         proofs = prove(arguments.stages.split(","), arguments.kills, arguments.seed, arguments.overrides)
         print(printable("\n".join(["", *format_proofs(proofs)])))
         if not all(proof.is_equal for proof in proofs):

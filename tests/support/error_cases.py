@@ -419,9 +419,7 @@ STATES = {
 MACHINE = {
     "no GPU": Case(python("train", "compute.device=cuda"), ("compute.device: cuda, but PyTorch", "use auto or cpu")),
     "no disk space for params.yaml": Case(small_disk(1, python("compose")), ("File too large", DISK)),
-    "no disk space for rows": Case(
-        small_disk(4, python("fetch", "instance=data")), ("data/raw: File too large", DISK)
-    ),
+    "no disk space for rows": Case(small_disk(4, python("fetch", "instance=data")), ("data/raw: File too large", DISK)),
     "no disk space for formatted rows": Case(
         small_disk(4, python("format")), ("data/formatted/train.jsonl: File too large", DISK)
     ),
