@@ -17,7 +17,8 @@ def collate_padded(examples: list[Example], pad_id: int) -> dict[str, torch.Tens
     """A batch padded on the right: input_ids and labels, each (rows, longest row).
 
     It has no attention mask: the tokens of a causal model never attend to the padding on their right, and without a mask
-    attention uses the kernel that skips that half.
+    attention uses the kernel that skips that half. The first token of a row has no label: nothing predicts it, but the
+    Trainer would count it for GPT-2, and divide the loss by too many tokens.
     """
     longest = max(len(example.input_ids) for example in examples)
 
@@ -26,7 +27,7 @@ def collate_padded(examples: list[Example], pad_id: int) -> dict[str, torch.Tens
 
     return {
         "input_ids": pad([example.input_ids for example in examples], pad_id),
-        "labels": pad([example.labels for example in examples], IGNORE_INDEX),
+        "labels": pad([[IGNORE_INDEX, *example.labels[1:]] for example in examples], IGNORE_INDEX),
     }
 
 

@@ -122,7 +122,9 @@ def require_rows_fit_model(rows: pa.Table, path: Path, model: PreTrainedModel, b
 
 def require_packing_support(model: PreTrainedModel, base: Path, examples: list[Example]) -> None:
     """Raise ModelError if packed rows attend to each other in this model; tried on the first tokens of some rows."""
-    starts = [Example(example.input_ids[:16], example.labels[:16], 0) for example in examples]
+    positions = max_positions_of(base) or 48
+    tokens = max(1, min(16, positions // len(examples)))  # all rows together are also tried as one text, which must fit
+    starts = [Example(example.input_ids[:tokens], example.labels[:tokens], 0) for example in examples]
     if not supports_packing(model, starts):
         raise ModelError(
             f"train.packing: {base} ({model.config.model_type}) does not keep packed rows apart, so it would learn each row "

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 RowLosses = Callable[[Tensor, Tensor], Tensor]
 # 128 MiB in float32; with fewer, accumulating the output layer's gradient takes longer than everything else.
 MAX_LOGITS_PER_CHUNK = 2**25
+COMPARED_TOKENS = 64  # with which the loss is compared with the model's own
 LOSS_TOLERANCE = 1e-3  # nats per token by which the loss may differ from the model's own
 
 
@@ -185,7 +186,8 @@ def _identity_forward(head: nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def _has_same_loss(original: Callable[..., Any], chunked: Callable[..., Any], model: PreTrainedModel) -> bool:
     embedding: Any = model.get_input_embeddings()
-    input_ids = torch.arange(min(64, embedding.num_embeddings), device=model.device)[None]
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or COMPARED_TOKENS
+    input_ids = torch.arange(min(COMPARED_TOKENS, positions, embedding.num_embeddings), device=model.device)[None]
     was_training = model.training
     model.eval()
     expected, loss = (forward(input_ids=input_ids, labels=input_ids).loss.item() for forward in (original, chunked))

@@ -32,6 +32,7 @@ from pipeline.train.checkpoints import checkpoint_key, gather_model, shared_chec
 from pipeline.train.export import export_model, training_metrics
 from pipeline.train.history import history_rows, write_history
 from pipeline.train.launch import launch_if_distributed
+from pipeline.train.loader_workers import explain_worker_errors, too_many_workers
 from pipeline.train.log_messages import describe_run, oom_hint, report
 from pipeline.train.methods import load_trainable
 from pipeline.train.step_log import write_step_log
@@ -58,10 +59,16 @@ def train(options: Train, device: torch.device, compute: Compute | None = None) 
         log.info(describe_run(options, trainer))
         for warning in (warnings := training_warnings(options, len(trainer.train_dataset), trainer.args.world_size)):
             log.warning(f"Warning: {warning}.")
+        if excess := too_many_workers(options.dataloader_workers):  # not a metric: it depends on the machine
+            log.warning(f"Warning: {excess}.")
         log.debug(f"checkpoints in {folder}")
         if checkpoint:
             log.info(f"Resuming from {checkpoint.name}")
-        with explain_out_of_memory(oom_hint(options, trainer)), skip_packing_detection(options.packing):
+        with (
+            explain_out_of_memory(oom_hint(options, trainer)),
+            skip_packing_detection(options.packing),
+            explain_worker_errors(),
+        ):
             with checkpoint_on_sigterm(trainer):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             evaluation = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}

@@ -20,6 +20,7 @@ from pipeline.modeling.memory import is_out_of_memory
 from pipeline.train.answer_metric import GenerationMetric
 from pipeline.train.callbacks import PlateauCallback, ResumableEarlyStoppingCallback, TimeBudgetCallback
 from pipeline.train.history import HistoryCallback
+from pipeline.train.loader_workers import follow_training
 from pipeline.train.logged_trainer import Collator, LoggedTrainer
 from pipeline.train.nonfinite import validation_error
 from pipeline.train.sample_order import sample_order
@@ -145,6 +146,12 @@ class FineTuner(LoggedTrainer):
             return super().get_eval_dataloader(eval_dataset)
         finally:
             self.data_collator = collator
+
+    def _get_dataloader(self, *arguments: Any, **options: Any) -> "DataLoader[Any]":
+        """The loader, whose workers neither end before the training nor outlive it."""
+        loader: Any = super()._get_dataloader(*arguments, **options)
+        loader.base_dataloader.worker_init_fn = follow_training  # Accelerate has wrapped it
+        return loader  # type: ignore[no-any-return]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> "Sampler[Any] | None":
         """With group_by_length, rows of similar length next to each other."""

@@ -223,11 +223,11 @@ def test_row_losses_of_uniform_logits_are_log_vocabulary_per_token() -> None:
     torch.testing.assert_close(row_losses(torch.zeros(2, 3, 10), labels), expected)
 
 
-def test_collate_padded_pads_on_the_right() -> None:
+def test_collate_padded_pads_on_the_right_and_drops_first_labels() -> None:
     batch = collate_padded([Example([5, 6, 7], [IGNORE_INDEX, 6, 7], 0), Example([8], [8], 0)], PAD_ID)
     assert {name: tensor.tolist() for name, tensor in batch.items()} == {
         "input_ids": [[5, 6, 7], [8, 1, 1]],
-        "labels": [[IGNORE_INDEX, 6, 7], [8, IGNORE_INDEX, IGNORE_INDEX]],
+        "labels": [[IGNORE_INDEX, 6, 7], [IGNORE_INDEX] * 3],
     }
 
 

@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.small_models import small_model
-from tokenizers import AddedToken, Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from support.small_models import WORDS, small_model, word_tokenizer
+from tokenizers import AddedToken
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.config.sources import FolderModel
 from pipeline.errors import ModelError
@@ -22,15 +20,6 @@ from pipeline.modeling.encoding import load_encoder
 
 IDS = torch.arange(3, 27).view(2, 12)
 BASE = Path("models/base")
-WORDS = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"w{number}": number for number in range(3, 101)}}
-
-
-def word_tokenizer(words: dict[str, int] = WORDS, pad_token: str | None = None) -> PreTrainedTokenizerFast:
-    """A tokenizer for the small models, which embed 101 tokens."""
-    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": pad_token}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
 @pytest.fixture
