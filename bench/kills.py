@@ -149,7 +149,8 @@ def kill_command(name: str, scratch: Path, kills: int, seed: int) -> Iterator[Ro
         if ending.code or differing:
             yield Row(name, "all", done, False, ending.output[-2000:] if ending.code else ", ".join(differing))
             return
-        shutil.rmtree(folder)
+        remove_with_cache(folder)
+    remove_with_cache(scratch / "undisturbed")
     yield Row(name, "all", done, True, "")
 
 
@@ -162,6 +163,11 @@ def copy_with_cache(start: Path, cache: Path, folder: Path) -> Path:
     if "exp" not in start.name:
         run(folder, sys.executable, "-m", "pipeline.compose", *SMALL, "train.seed=1")
     return folder
+
+
+def remove_with_cache(folder: Path) -> None:
+    for path in (folder, folder.with_name(f"{folder.name}-cache")):
+        shutil.rmtree(path)
 
 
 def markdown_table(rows: list[Row]) -> str:

@@ -199,7 +199,7 @@ class ComputeSection(Section):
     device: Literal["auto", "cpu", "cuda"]
     """Device to train and generate on; auto: CUDA if available, else the CPU."""
     threads: Positive | None
-    """Threads of each process that computes on the CPU; null: PyTorch's choice, one per core or OMP_NUM_THREADS. Another
+    """CPU threads of each process; null: OMP_NUM_THREADS, else one per core. Another
     number of threads rounds sums differently, so weights and losses differ in their last digits. With a number, runs on
     machines of the same kind are equal, however many cores they have."""
 

@@ -54,7 +54,7 @@ def require_recorded_inputs() -> None:
         for out in outs:
             if not is_within(dependency, out.path):
                 continue
-            if damaged := damaged_files(out, dependency):
+            if damaged := changed_files(out, dependency):
                 raise DataError(damage_message(out, damaged))
 
 
@@ -97,7 +97,7 @@ def is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
 
 
-def damaged_files(out: Recorded, dependency: str) -> list[Damaged]:
+def changed_files(out: Recorded, dependency: str) -> list[Damaged]:
     """The files of a dependency, an output or a file in it, that differ from the record."""
     path = Path(dependency)
     if not path.exists():

@@ -93,7 +93,7 @@ def format_proofs(proofs: list[Proof]) -> list[str]:
     return lines
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipeline.prove", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "overrides", nargs="*", help="Hydra overrides for the stages, such as train.max_steps=50 (default: none)"
@@ -116,7 +116,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     with report_errors("prove"):
-        arguments = parse_arguments()
+        arguments = parse_options()
         if arguments.kills < 1:
             raise ConfigError(f"--kills: {arguments.kills}; expected a positive number")
         require_params()

@@ -75,7 +75,7 @@ def test_stages_depend_on_their_own_sections_of_the_parameters() -> None:
         "format": ["format"],
         "tokenize": ["tokenize"],
         "train": ["train", "compute"],
-        "evaluate": ["evaluate", "compute.device"],
+        "evaluate": ["evaluate", "compute.device", "compute.threads"],
         "compare": ["compare"],
     }
     assert {"data", "model", *STAGES[1:], "compute", "version"} == set(Params.model_fields)

@@ -31,6 +31,7 @@ EDITS: dict[str, set[str]] = {
     "start/cli.py": set(),
     "nano/articles.py": set(),
     "document_config/page.py": set(),
+    "prove/kills.py": set(),
     "schedule.py": set(),
 }
 
