@@ -55,11 +55,20 @@ CONFIGURATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "two processes": ("train", ("compute=ddp", "train.batch_size=4", "train.eval_steps=6")),
     "other stages": (OTHERS, ()),
 }
-COMMANDS = {
-    "dvc repro": "dvc repro",
-    "dvc exp run --temp": "dvc exp run --temp --force --name killed -S train.seed=1",
-}
+EXPERIMENT = "--name killed --force -S train.seed=1"
+# After a power cut, DVC lists the experiment as running until `dvc queue kill`.
+QUEUE = f"""bash -c '
+    if dvc queue status | grep -q Running; then dvc queue kill killed; fi
+    dvc queue remove --all && dvc exp run --queue {EXPERIMENT} && dvc queue start || exit 1
+    while dvc queue status | grep -qE "Running|Queued"; do sleep 1; done
+    dvc queue status | grep Success'"""
 COMMAND_FAULTS = ("SIGKILL", ALL_KILLED, "SIGTERM", "SIGINT")
+# name → (command, faults)
+COMMANDS = {
+    "dvc repro": ("dvc repro", COMMAND_FAULTS),
+    "dvc exp run --temp": (f"dvc exp run --temp {EXPERIMENT}", COMMAND_FAULTS),
+    "dvc queue start": (QUEUE, (ALL_KILLED,)),
+}
 
 
 class Row(NamedTuple):
@@ -108,13 +117,14 @@ def kill_stages(name: str, scratch: Path, kills: int, seed: int) -> Iterator[Row
 
 def result_of(folder: Path, command: str) -> dict[str, str]:
     """Path → hash of everything that the command wrote, timings apart; of an experiment, what its dvc.lock records."""
-    if command.startswith("dvc exp"):
+    is_experiment = EXPERIMENT in command
+    if is_experiment:
         text = run(folder, "git", "show", f"{run(folder, 'dvc', 'exp', 'list', '--name-only').split()[-1]}:dvc.lock")
     else:
         text = (folder / "dvc.lock").read_text(encoding="utf-8")
     outs = [out for stage in yaml.safe_load(text)["stages"].values() for out in stage["outs"]]
     recorded = {out["path"]: out["md5"] for out in outs if not out["path"].startswith("metrics/runtime")}
-    if command.startswith("dvc exp"):
+    if is_experiment:
         return recorded
     files = [file for name in ("data", "models", "metrics") for file in (folder / name).rglob("*") if file.is_file()]
     present = {str(file.relative_to(folder)): sha256_of_path(file) for file in files}
@@ -123,7 +133,7 @@ def result_of(folder: Path, command: str) -> dict[str, str]:
 
 def kill_command(name: str, scratch: Path, kills: int, seed: int) -> Iterator[Row]:
     """Kill a command of DVC that runs the stages from train on, and run it again until it ends."""
-    command, random = COMMANDS[name], Random(f"{seed} {name}")
+    (command, faults), random = COMMANDS[name], Random(f"{seed} {name}")
     start = clone_project(scratch / name.replace(" ", "-"), scratch / f"cache-{name}".replace(" ", "-"), ())
     run(start, "git", "commit", "-qam", "the small run")
     cache = scratch / f"cache-{name}".replace(" ", "-")
@@ -136,7 +146,7 @@ def kill_command(name: str, scratch: Path, kills: int, seed: int) -> Iterator[Ro
         chain += 1
         folder = copy_with_cache(start, cache, scratch / f"killed-{chain}")
         for _ in range(min(3, kills - done)):
-            kind = COMMAND_FAULTS[(done + seed) % len(COMMAND_FAULTS)]
+            kind = faults[(done + seed) % len(faults)]
             ending = run_process(command, folder, dict(os.environ), Fault(kind, random.uniform(1, undisturbed.seconds)))
             if not ending.was_hit or not ending.code:
                 break
@@ -155,12 +165,12 @@ def kill_command(name: str, scratch: Path, kills: int, seed: int) -> Iterator[Ro
 
 
 def copy_with_cache(start: Path, cache: Path, folder: Path) -> Path:
-    """A copy of a project with a DVC cache of its own, in which training has another seed and has not run."""
+    """A copy of a project with a DVC cache of its own; for `dvc repro`, training has another seed there."""
     shutil.copytree(start, folder, symlinks=True)
     own = folder.with_name(f"{folder.name}-cache")
     shutil.copytree(cache, own, dirs_exist_ok=True)
     run(folder, "dvc", "config", "--local", "cache.dir", str(own))
-    if "exp" not in start.name:
+    if start.name == "dvc-repro":
         run(folder, sys.executable, "-m", "pipeline.compose", *SMALL, "train.seed=1")
     return folder
 

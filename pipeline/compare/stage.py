@@ -31,6 +31,7 @@ from pipeline.compare.verdicts import (
 from pipeline.config.params import Params
 from pipeline.core.console import preview, printable
 from pipeline.core.entrypoint import stage
+from pipeline.core.environments import describe_environments
 from pipeline.core.files import atomic_write, damaged_error, read_jsonl
 from pipeline.core.metrics import details_path, read_metrics, write_metrics
 from pipeline.core.paths import BASE, FINETUNED, METRICS, PREDICTIONS, TRAIN_HISTORY
@@ -59,7 +60,8 @@ def read_evaluation(name: str) -> tuple[dict[str, Any], list[Prediction]]:
     if metrics.get("rows") != len(rows):
         raise DataError(
             f"{PREDICTIONS / name}.jsonl has {len(rows):,} rows, but {details_path(f'evaluate/{name}')} reports "
-            f"{metrics.get('rows')}: the file is incomplete or from another run. Evaluate the model again: dvc repro -f evaluate"
+            f"{metrics.get('rows')}: the file is incomplete or from another run. Evaluate the model again: "
+            "dvc repro -s -f evaluate"
         )
     return metrics, rows
 
@@ -178,6 +180,17 @@ def caution(data: dict[str, Any]) -> str:
     return f"{general} Answers about health are not medical advice." if data["name"] in MEDICAL_DATA else general
 
 
+def environment_warnings(base: dict[str, Any], finetuned: dict[str, Any]) -> list[str]:
+    """A warning if the answers were generated in different environments, given the metrics of both evaluations."""
+    differences = describe_environments({"base": base.get("environment"), "finetuned": finetuned.get("environment")})
+    if not differences:
+        return []
+    return [
+        f"The two models answered in different environments: {differences}. Rounding differs between environments, so a few "
+        "answers can differ for this reason alone. To evaluate both in this one: dvc repro -s -f evaluate && dvc repro"
+    ]
+
+
 def closing_notes(summary: DataSummary, data: dict[str, Any]) -> list[str]:
     """The last lines on the console: how many warnings there were, where the results are, a caution."""
     count = len(summary.warnings)
@@ -188,7 +201,7 @@ def closing_notes(summary: DataSummary, data: dict[str, Any]) -> list[str]:
 
 @stage("compare")
 def main(params: Params) -> None:
-    (base_metrics, base), (_, finetuned) = (read_evaluation(name) for name in MODELS)
+    (base_metrics, base), (finetuned_metrics, finetuned) = (read_evaluation(name) for name in MODELS)
     finetuned = align_predictions(base, finetuned, MODELS)
     log.info(f"Comparing {BASE} and {FINETUNED} on {len(base):,} test rows")
     comparison = compare_predictions(base, finetuned, params.compare.resamples, params.compare.seed)
@@ -196,6 +209,7 @@ def main(params: Params) -> None:
     stage_metrics = {"signature": base_metrics.get("signature", {}), **read_stage_metrics()}
     training, validation = (read_history(TRAIN_HISTORY / name) for name in ("history.tsv", "validation.tsv"))
     summary = summarize_data(stage_metrics)
+    summary.warnings.extend(environment_warnings(base_metrics, finetuned_metrics))
     write_report(pairs, comparison, stage_metrics, summary, draw_curves(training, validation), params.compare.examples)
     verdict = [verdict_sentence(comparison), *textwrap.wrap(method_note(comparison), 100)]
     log.info("\n".join(["", *format_metrics_table(comparison), "", *verdict, ""]))

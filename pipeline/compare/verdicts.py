@@ -21,7 +21,7 @@ from pipeline.scoring.significance import (
 )
 
 MAX_IDS_LISTED = 3  # in an error message
-RERUN_HINT = "Evaluate both on the current test set: dvc repro -f evaluate"
+RERUN_HINT = "Evaluate both on the current test set: dvc repro -s -f evaluate"
 TEST_ROW_FIELDS = ("prompt", "reference", "bytes")  # independent of the model, so equal for both
 
 
@@ -56,7 +56,7 @@ def compare_predictions(base: list[Prediction], other: list[Prediction], resampl
         differing = ", ".join(sorted(set(metrics) ^ set(metrics_of(other))))
         raise DataError(
             f"only one of the two models has scores for {differing}. "
-            "Evaluate both with the same settings: dvc repro -f evaluate"
+            "Evaluate both with the same settings: dvc repro -s -f evaluate"
         )
     base_statistics, other_statistics = (
         {name: metric.statistics(rows) for name, metric in metrics.items()} for rows in (base, other)
@@ -150,7 +150,7 @@ def require_metrics_version(metrics: dict[str, Any], name: str) -> None:
     if version != VERSION:
         raise DataError(
             f"{name} was scored with version {version} of the metrics, but this code has version {VERSION}, which scores the "
-            "same answers differently. Evaluate it again: dvc repro -f evaluate"
+            "same answers differently. Evaluate it again: dvc repro -s -f evaluate"
         )
 
 

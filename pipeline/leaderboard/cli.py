@@ -16,6 +16,7 @@ from pipeline.core.paths import LEADERBOARD
 from pipeline.leaderboard.console import format_standings
 from pipeline.leaderboard.entries import (
     align_metric_versions,
+    environment_notes,
     group_by_configuration,
     merge_identical_runs,
     restrict_to_shared_rows,
@@ -32,7 +33,8 @@ def build_standings(names: list[str], instance: str, by: str | None, resamples: 
     partial = any(len(after.rows) < len(before.rows) for before, after in zip(runs, restricted, strict=True))
     aligned, version_notes = align_metric_versions(restricted)
     standings = rank_entries(group_by_configuration(aligned), by, resamples, seed, partial)
-    return standings._replace(notes=[*merge_notes, *row_notes, *version_notes, *standings.notes])
+    notes = [*merge_notes, *row_notes, *version_notes, *environment_notes(runs), *standings.notes]
+    return standings._replace(notes=notes)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from pipeline.compose.leaves import ABSENT
 from pipeline.config.addresses import display_text
+from pipeline.core.environments import describe_environments
 from pipeline.errors import DataError
 from pipeline.leaderboard.runs import Run
 from pipeline.scoring.answer_scores import score_answer
@@ -71,6 +72,14 @@ def _metric_version(run: Run) -> str:
     signature = run.metrics.get("signature")
     libraries = [f"{name} {text}" for name, text in signature.items()] if isinstance(signature, dict) else []
     return ", ".join([f"version {run.metrics.get('version', 1)}", *libraries])
+
+
+def environment_notes(runs: list[Run]) -> list[str]:
+    """A note if the runs were evaluated in different environments."""
+    differences = describe_environments({run.name: run.metrics.get("environment") for run in runs})
+    if not differences:
+        return []
+    return [f"The runs were evaluated in different environments, whose rounding differs: {differences}."]
 
 
 def restrict_to_shared_rows(runs: list[Run]) -> tuple[list[Run], list[str]]:

@@ -63,7 +63,7 @@ def numeric_column(rows: list[Prediction], name: str) -> Array:
         invalid = repr(row[name]) if name in row else "missing"
         raise DataError(
             f"the prediction of test row {row.get('id')}: {name} is {invalid}; expected a number. "
-            "Evaluate the model again: dvc repro -f evaluate"
+            "Evaluate the model again: dvc repro -s -f evaluate"
         )
     return values
 
@@ -79,7 +79,7 @@ def _texts(rows: list[Prediction]) -> tuple[list[str], list[str]]:
         if missing:
             raise DataError(
                 f"the prediction of test row {row.get('id')} has no {' and no '.join(missing)}. "
-                "Evaluate the model again: dvc repro -f evaluate"
+                "Evaluate the model again: dvc repro -s -f evaluate"
             )
     return [row["prediction"] for row in rows], [row["reference"] for row in rows]
 

@@ -16,6 +16,7 @@ from pipeline.compare.stage import (
     caution,
     closing_notes,
     comparison_summary,
+    environment_warnings,
     format_example,
     format_metrics_table,
     write_report,
@@ -179,6 +180,15 @@ def test_warnings_come_before_the_verdict_as_sentences() -> None:
     assert "<li>The test set has only 9 rows &lt;b&gt;: give more.</li>" in html
     assert "<li>Two. Set train.warmup_share=0.1.</li>" in html
     assert "about this run</h2>" not in page()
+
+
+def test_answers_from_different_environments_are_a_warning() -> None:
+    record = {"libraries": {"torch": "2.13.0"}, "python": "3.11.7", "device": "cpu", "threads": 1}
+    other = {**record, "libraries": {"torch": "2.12.1"}, "python": "3.12.1", "threads": 2}
+    (warning,) = environment_warnings({"environment": record}, {"environment": other})
+    assert "environments: torch 2.13.0 (base), 2.12.1 (finetuned); threads 1 (base), 2 (finetuned)." in warning
+    assert environment_warnings({"environment": record}, {"environment": {**record, "python": "3.12.1"}}) == []
+    assert environment_warnings({}, {"environment": record}) == []
 
 
 def test_report_shows_what_happened_to_the_data() -> None:

@@ -262,16 +262,16 @@ def test_error_for_invalid_rows_names_revision_file_and_row(board: Path) -> None
 
 def test_error_outside_a_git_or_dvc_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert error_for("main") == "no DVC project here; run the leaderboard in the project's root"
+    assert error_for("main") == "no DVC project here; run this command in the project's root"
     dvc(tmp_path, "init", "-q", "--no-scm")
-    assert error_for("main").startswith("the leaderboard needs a git repository with at least one commit: ")
+    assert error_for("main").startswith("this command needs a git repository with at least one commit: ")
 
 
 def test_error_in_a_git_repository_without_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git(tmp_path, "init", "-q")
     dvc(tmp_path, "init", "-q")
     monkeypatch.chdir(tmp_path)
-    assert error_for("main").startswith("the leaderboard needs a git repository with at least one commit: ")
+    assert error_for("main").startswith("this command needs a git repository with at least one commit: ")
 
 
 def leaderboard(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

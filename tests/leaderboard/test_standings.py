@@ -14,6 +14,7 @@ from pipeline.leaderboard.entries import (
     Entry,
     align_metric_versions,
     differing_keys,
+    environment_notes,
     group_by_configuration,
     merge_identical_runs,
     restrict_to_shared_rows,
@@ -133,6 +134,16 @@ def test_answers_with_different_metric_versions_are_scored_again_with_a_note() -
     newer = new._replace(metrics={"version": 2, "signature": {"bleu": "2.0"}})
     assert align_metric_versions([new, newer])[1][0].endswith("new with version 2; new with version 2, bleu 2.0.")
     assert align_metric_versions([new, new]) == ([new, new], [])
+
+
+def test_runs_from_different_environments_are_noted() -> None:
+    runs = [run(name, [1.0]) for name in ("old", "a", "b")]
+    records = [{}, {"environment": {"threads": 1, "python": "3.11"}}, {"environment": {"threads": 2, "python": "3.12"}}]
+    runs = [run._replace(metrics=metrics) for run, metrics in zip(runs, records, strict=True)]
+    assert environment_notes(runs) == [
+        "The runs were evaluated in different environments, whose rounding differs: threads 1 (a), 2 (b)."
+    ]
+    assert environment_notes(runs[:2]) == []
 
 
 def plain(name: str, losses: list[float] | None, loss: float, version: int = 2, **changes: Any) -> Run:

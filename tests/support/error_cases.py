@@ -453,23 +453,23 @@ COMPARISONS = {
         (
             "data/predictions/finetuned.jsonl has ",
             " rows, but metrics/details/evaluate/finetuned.json reports ",
-            "dvc repro -f evaluate",
+            "dvc repro -s -f evaluate",
         ),
         edit_rows("data/predictions/finetuned.jsonl", lambda rows: rows[:-1]),
     ),
     "predictions of different test rows": Case(
         python("compare"),
-        ("not for the same test rows: 1 only in base (id ", "1 only in finetuned (id 999)", "dvc repro -f evaluate"),
+        ("not for the same test rows: 1 only in base (id ", "1 only in finetuned (id 999)", "dvc repro -s -f evaluate"),
         edit_rows("data/predictions/finetuned.jsonl", lambda rows: [{**rows[0], "id": 999}, *rows[1:]]),
     ),
     "another version of the metrics": Case(
         python("compare"),
-        ("base was scored with version 1 of the metrics, but this code has version 2", "dvc repro -f evaluate"),
+        ("base was scored with version 1 of the metrics, but this code has version 2", "dvc repro -s -f evaluate"),
         replace("metrics/details/evaluate/base.json", '"version": 2', '"version": 1'),
     ),
     "score that is not a number": Case(
         python("compare"),
-        ("the prediction of test row ", "f1 is 'high'; expected a number", "dvc repro -f evaluate"),
+        ("the prediction of test row ", "f1 is 'high'; expected a number", "dvc repro -s -f evaluate"),
         edit_rows("data/predictions/base.jsonl", lambda rows: [{**rows[0], "f1": "high"}, *rows[1:]]),
     ),
     "test row without a reference answer": Case(
