@@ -142,8 +142,8 @@ def count_different(answers: list[str], others: list[str]) -> int:
     return sum(answer != other for answer, other in zip(answers, others, strict=True))
 
 
-def markdown_line(cells: tuple[str, ...] | list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def markdown_line(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def main(words: list[str] | None = None) -> None:
@@ -157,12 +157,12 @@ def main(words: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         prepare(folder, arguments.overrides)
-        print(markdown_line(COLUMNS), markdown_line(["---", *["---:"] * (len(COLUMNS) - 1)]), sep="\n")
+        print(markdown_line(*COLUMNS), markdown_line("---", *["---:"] * (len(COLUMNS) - 1)), sep="\n")
         reference = run_in_environment(folder, ENVIRONMENTS[first])
-        print(markdown_line(table_row(first, reference, reference)), flush=True)
+        print(markdown_line(*table_row(first, reference, reference)), flush=True)
         for name in arguments.only:
             outcome = run_in_environment(folder, ENVIRONMENTS[name])
-            print(markdown_line(table_row(name, outcome, reference)), flush=True)
+            print(markdown_line(*table_row(name, outcome, reference)), flush=True)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import yaml
 
+from bench.environments import markdown_line
 from pipeline.core.files import sha256_of_path
 from pipeline.prove.faults import ALL_KILLED, Fault, kill_all_in, run_process
 from pipeline.prove.kills import Runner, prove_stage
@@ -119,7 +120,9 @@ def result_of(folder: Path, command: str) -> dict[str, str]:
     """Path → hash of everything that the command wrote, timings apart; of an experiment, what its dvc.lock records."""
     is_experiment = EXPERIMENT in command
     if is_experiment:
-        text = run(folder, "git", "show", f"{run(folder, 'dvc', 'exp', 'list', '--name-only').split()[-1]}:dvc.lock")
+        references = run(folder, "git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+        (reference,) = (each for each in references if each.endswith("/killed"))
+        text = run(folder, "git", "show", f"{reference}:dvc.lock")
     else:
         text = (folder / "dvc.lock").read_text(encoding="utf-8")
     outs = [out for stage in yaml.safe_load(text)["stages"].values() for out in stage["outs"]]
@@ -139,6 +142,7 @@ def kill_command(name: str, scratch: Path, kills: int, seed: int) -> Iterator[Ro
     cache = scratch / f"cache-{name}".replace(" ", "-")
     folder = copy_with_cache(start, cache, scratch / "undisturbed")
     undisturbed = run_process(command, folder, dict(os.environ))
+    kill_all_in(folder)  # the queue's worker waits for more
     if undisturbed.code:
         raise RuntimeError(f"{command} failed:\n{undisturbed.output}")
     expected, done, chain = result_of(folder, command), 0, 0
@@ -180,15 +184,6 @@ def remove_with_cache(folder: Path) -> None:
         shutil.rmtree(path)
 
 
-def markdown_table(rows: list[Row]) -> str:
-    lines = ["| configuration | stage | kills | equal |", "|---|---|---:|---|"]
-    lines += [
-        f"| {row.name} | {row.stage} | {row.kills} | {'yes' if row.equal else 'no: ' + row.detail} |" for row in rows
-    ]
-    total, equal = sum(row.kills for row in rows), sum(row.kills for row in rows if row.equal)
-    return "\n".join([*lines, f"| all | | {total} | {equal} of {total} |"])
-
-
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.kills", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=10, help="number of kills for each stage (default: 10)")
@@ -198,10 +193,15 @@ def main(words: list[str] | None = None) -> None:
     arguments = parser.parse_args(words)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
+        print(markdown_line("configuration", "stage", "kills", "equal"), "|---|---|---:|---|", sep="\n", flush=True)
         for name in arguments.only:
             kill = kill_stages if name in CONFIGURATIONS else kill_command
-            rows += kill(name, Path(scratch), arguments.kills, arguments.seed)
-    print(markdown_table(rows))
+            for row in kill(name, Path(scratch), arguments.kills, arguments.seed):
+                rows.append(row)
+                equal = "yes" if row.equal else f"no: {row.detail}"
+                print(markdown_line(row.name, row.stage, row.kills, equal), flush=True)
+    total, equal_ones = sum(row.kills for row in rows), sum(row.kills for row in rows if row.equal)
+    print(markdown_line("all", "", total, f"{equal_ones} of {total}"))
     if not all(row.equal for row in rows):
         sys.exit(1)
 
