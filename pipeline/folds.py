@@ -22,7 +22,7 @@ from pipeline.core.entrypoint import report_errors
 from pipeline.core.paths import METRICS, PARAMS
 from pipeline.errors import ConfigError
 from pipeline.leaderboard.revisions import Revision, open_repository
-from pipeline.leaderboard.runs import read_evaluation
+from pipeline.leaderboard.runs import read_evaluation_metrics
 
 MODELS = ("base", "finetuned")
 ReadMetrics = Callable[[str, str, str], dict[str, Any]]
@@ -68,7 +68,7 @@ def list_folds() -> list[Fold]:
 
         def read_metrics(name: str, commit: str, model: str) -> dict[str, Any]:
             with closing(Revision(repo, name, commit)) as revision:
-                return read_evaluation(revision, model)
+                return read_evaluation_metrics(revision, model)
 
         return [fold for experiment in experiments if (fold := fold_of(experiment, read_metrics))]
 

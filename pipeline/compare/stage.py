@@ -18,6 +18,7 @@ import pandas as pd
 
 from pipeline.compare.csv_files import write_csv
 from pipeline.compare.data_summary import DataSummary, summarize_data
+from pipeline.compare.environments import describe_environments
 from pipeline.compare.report import draw_curves, format_delta, format_interval, format_number, format_p, render_template
 from pipeline.compare.tables import MODELS, pair_predictions, paired_answers_table, verdicts_table
 from pipeline.compare.verdicts import (
@@ -31,7 +32,6 @@ from pipeline.compare.verdicts import (
 from pipeline.config.params import Params
 from pipeline.core.console import preview, printable
 from pipeline.core.entrypoint import stage
-from pipeline.core.environments import describe_environments
 from pipeline.core.files import atomic_write, damaged_error, read_jsonl
 from pipeline.core.metrics import details_path, read_metrics, write_metrics
 from pipeline.core.paths import BASE, FINETUNED, METRICS, PREDICTIONS, TRAIN_HISTORY

@@ -34,3 +34,9 @@ def checkpoint_root() -> Path:
     DVC_ROOT names that checkout where DVC runs a queued experiment in a copy.
     """
     return Path(os.environ.get("CHECKPOINT_ROOT") or Path(os.environ.get("DVC_ROOT", "."), CHECKPOINTS))
+
+
+def shorten_path(path: Path) -> Path:
+    """The path from the working directory, if it is below that."""
+    absolute = path.resolve()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute

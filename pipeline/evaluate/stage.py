@@ -9,6 +9,8 @@ looping, and for the reference answer: loss (nats per token), tokens (including 
 Plain text has no prompts: its predictions are id, reference and these three fields, and its metrics are the losses alone.
 """
 
+import hashlib
+import json
 import logging
 import time
 from pathlib import Path
@@ -24,7 +26,7 @@ from pipeline.core.paths import MODELS, PREDICTIONS, TEST_ROWS
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluate import vllm_engine
 from pipeline.evaluate.semantic import semantic_similarities
-from pipeline.modeling.answer_journal import Answer, AnswerJournal, open_answer_journal
+from pipeline.modeling.answer_journal import Answer, AnswerJournal, describe_other_journals, open_answer_journal
 from pipeline.modeling.devices import device_of, set_threads
 from pipeline.modeling.encoding import Encoder, build_example, load_encoder, truncate_prompt
 from pipeline.modeling.environment import environment_record, resumption_record
@@ -33,6 +35,7 @@ from pipeline.modeling.held_out_loss import held_out_losses
 from pipeline.modeling.loading import load_model
 from pipeline.modeling.memory import explain_out_of_memory
 from pipeline.modeling.model_config import max_positions_of
+from pipeline.modeling.resume_key import ResumeKey
 from pipeline.modeling.stage_code import stage_code_hash
 from pipeline.scoring.answer_scores import is_looping, score_answer
 from pipeline.scoring.metrics import Prediction, summarize_predictions
@@ -173,15 +176,18 @@ def has_prompts(rows: list[FormattedRow]) -> bool:
     return any(row["prompt"] for row in rows)
 
 
-def journal_key(rows: list[FormattedRow], folder: Path, options: Evaluate, device: torch.device) -> dict[str, Any]:
+def journal_key(rows: list[FormattedRow], folder: Path, options: Evaluate, device: torch.device) -> ResumeKey:
     """Everything that the answers depend on."""
-    return {
-        "prompts": [row["prompt"] for row in rows],
-        "model": sha256_of_path(folder),
-        "code": stage_code_hash("evaluate"),
-        "environment": resumption_record(device),
-        **options.model_dump(include={"max_new_tokens", "precision", "engine"}),
-    }
+    prompts = json.dumps([row["prompt"] for row in rows])
+    return ResumeKey(
+        {
+            "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
+            "model": sha256_of_path(folder),
+            "code": stage_code_hash("evaluate"),
+            "environment": resumption_record(device),
+            "parameters": options.model_dump(include={"max_new_tokens", "precision", "engine"}),
+        }
+    )
 
 
 @stage("evaluate", instances=("base", "finetuned"))
@@ -194,7 +200,10 @@ def main(params: Params, instance: str) -> None:
     folder, options = MODELS / instance, params.evaluate
     task = "Generating answers to {:,} test questions" if has_prompts(rows) else "Computing the loss of {:,} test texts"
     log.info(f"{task.format(len(rows))} with {folder} on {device}")
-    with open_answer_journal(journal_key(rows, folder, options, device)) as journal:
+    key = journal_key(rows, folder, options, device)
+    with open_answer_journal(key) as journal:
+        for line in describe_other_journals(journal, key):
+            log.info(line)
         with explain_out_of_memory(
             "the model needs more for its longest test row. Set evaluate.precision=bf16, lower evaluate.max_new_tokens, or "
             "use a smaller model"

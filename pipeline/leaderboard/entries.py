@@ -9,9 +9,9 @@ import json
 from collections import Counter, defaultdict
 from typing import Any, NamedTuple
 
+from pipeline.compare.environments import describe_environments
 from pipeline.compose.leaves import ABSENT
 from pipeline.config.addresses import display_text
-from pipeline.core.environments import describe_environments
 from pipeline.errors import DataError
 from pipeline.leaderboard.runs import Run
 from pipeline.scoring.answer_scores import score_answer

@@ -57,7 +57,7 @@ def load_runs(names: list[str], instance: str) -> list[Run]:
 def _load_run(repo: Repo, name: str, instance: str) -> Run:
     path = f"{PREDICTIONS}/{instance}.jsonl"
     with closing(Revision(repo, name)) as revision:
-        text, metrics = revision.read(path), read_evaluation(revision, instance)
+        text, metrics = revision.read(path), read_evaluation_metrics(revision, instance)
     rows = parse_predictions(text, f"{name}: {path}")
     if metrics.get("rows", len(rows)) != len(rows):
         raise DataError(
@@ -67,7 +67,7 @@ def _load_run(repo: Repo, name: str, instance: str) -> Run:
     return Run(name, revision.commit, rows, metrics, *_provenance(revision.stages, instance))
 
 
-def read_evaluation(revision: Revision, instance: str) -> dict[str, Any]:
+def read_evaluation_metrics(revision: Revision, instance: str) -> dict[str, Any]:
     """All that evaluate measured, from DVC's cache or remote, or from git: older revisions keep all metrics there.
 
     Raises DataError, which begins with the revision's name, if that cannot be read.

@@ -16,7 +16,7 @@ WIDTH = 60  # characters of a value in a message
 NUMBERS = ("loss", "grad_norm", "learning_rate")
 
 
-class Step(NamedTuple):
+class RecordedStep(NamedTuple):
     """A line of metrics/details/train_steps.tsv, as text."""
 
     step: str
@@ -26,12 +26,12 @@ class Step(NamedTuple):
     learning_rate: str
 
 
-def read_steps(content: bytes) -> list[Step]:
+def read_steps(content: bytes) -> list[RecordedStep]:
     lines = csv.DictReader(io.StringIO(content.decode("utf-8")), delimiter="\t")
-    return [Step(**{name: line[name] for name in Step._fields}) for line in lines]
+    return [RecordedStep(**{name: line[name] for name in RecordedStep._fields}) for line in lines]
 
 
-def first_differing_order(ours: list[Step], theirs: list[Step]) -> str:
+def first_differing_order(ours: list[RecordedStep], theirs: list[RecordedStep]) -> str:
     """The first step that has other rows; empty if none has."""
     for mine, other in zip(ours, theirs, strict=False):
         if mine.rows != other.rows:
@@ -39,7 +39,7 @@ def first_differing_order(ours: list[Step], theirs: list[Step]) -> str:
     return ""
 
 
-def first_differing_step(ours: list[Step], theirs: list[Step]) -> str:
+def first_differing_step(ours: list[RecordedStep], theirs: list[RecordedStep]) -> str:
     """The first step with another loss, gradient norm or rate; empty if none has."""
     for mine, other in zip(ours, theirs, strict=False):
         differing = [name for name in NUMBERS if getattr(mine, name) != getattr(other, name)]
@@ -89,7 +89,7 @@ def first_differing_row(ours: Path, theirs: Path) -> str:
             return f"row {number} is only in the {'second' if mine is None else 'first'}"
         column = next(name for name in [*mine, *other] if mine.get(name) != other.get(name))
         where = f"row {number}" + (f" (id {mine['id']})" if "id" in mine and column != "id" else "")
-        return f"{where}, {column}: {shorten(mine.get(column))} / {shorten(other.get(column))}"
+        return f"{where}, {column}: {shorten_value(mine.get(column))} / {shorten_value(other.get(column))}"
     return ""
 
 
@@ -102,7 +102,7 @@ def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
             yield from map(json.loads, lines)
 
 
-def shorten(value: Any) -> str:
+def shorten_value(value: Any) -> str:
     return preview(json.dumps(value, ensure_ascii=False, default=str), WIDTH)
 
 
@@ -114,4 +114,4 @@ def differing_answers(ours: Path, theirs: Path) -> str:
     if not differing:
         return "" if mine.keys() == other.keys() else f"other test rows ({len(mine)} / {len(other)})"
     id = differing[0]
-    return f"{len(differing)} of {len(shared)} differ, first of row {id}: {shorten(mine[id])} / {shorten(other[id])}"
+    return f"{len(differing)} of {len(shared)} differ, first of row {id}: {shorten_value(mine[id])} / {shorten_value(other[id])}"

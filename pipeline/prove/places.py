@@ -10,7 +10,7 @@ from pipeline.core.paths import FINETUNED, METRICS, PREDICTIONS, TRAIN_STEPS
 from pipeline.errors import DataError
 from pipeline.leaderboard.revisions import Revision
 from pipeline.prove.differences import (
-    Step,
+    RecordedStep,
     differing_answers,
     first_differing_order,
     first_differing_row,
@@ -47,7 +47,7 @@ def iter_places(pair: Pair, stages: dict[str, list[str]]) -> Iterator[str]:
         yield f"{place}: {difference or 'equal'}"
 
 
-def _steps(pair: Pair) -> tuple[list[Step], list[Step]]:
+def _steps(pair: Pair) -> tuple[list[RecordedStep], list[RecordedStep]]:
     return pair.both(lambda revision: read_steps(revision.read(TRAIN_STEPS.as_posix())))
 
 

@@ -5,8 +5,6 @@ parameters, the rows and the base model. So only the same training finds them, a
 """
 
 import fcntl
-import hashlib
-import json
 import logging
 import shutil
 import tempfile
@@ -24,6 +22,7 @@ from pipeline.core.files import name_file_in_errors, sha256_of_path
 from pipeline.core.paths import checkpoint_root
 from pipeline.errors import ConfigError, ModelError
 from pipeline.modeling.environment import resumption_record
+from pipeline.modeling.resume_key import ResumeKey
 from pipeline.modeling.stage_code import stage_code_hash
 from pipeline.train.checkpoint_manifest import remove_checkpoints, write_manifest
 from pipeline.train.methods import has_adapter, load_adapter
@@ -31,15 +30,16 @@ from pipeline.train.methods import has_adapter, load_adapter
 log = logging.getLogger(__name__)
 
 
-def checkpoint_key(values: dict[str, Any], device: torch.device, *paths: Path) -> str:
-    """A hash of all that a training's result depends on: its parameters, the content of `paths`, code and environment."""
-    dependencies = {
-        "values": values,
-        "content": [sha256_of_path(path) for path in paths],
-        "code": stage_code_hash("train"),
-        "environment": resumption_record(device),
-    }
-    return hashlib.sha256(json.dumps(dependencies, sort_keys=True).encode()).hexdigest()[:16]
+def checkpoint_key(values: dict[str, Any], device: torch.device, *paths: Path) -> ResumeKey:
+    """All that a training's result depends on: its parameters, the content of `paths`, code and environment."""
+    return ResumeKey(
+        {
+            "parameters": values,
+            "content": {path.as_posix(): sha256_of_path(path) for path in paths},
+            "code": stage_code_hash("train"),
+            "environment": resumption_record(device),
+        }
+    )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from transformers import PreTrainedModel
 
 from pipeline.config.params import Train
-from pipeline.core.paths import TRAIN_ROWS
+from pipeline.core.paths import TRAIN_ROWS, shorten_path
 from pipeline.errors import ModelError
 from pipeline.modeling.loading import nonfinite_weights
 from pipeline.train.checkpoint_manifest import MANIFEST
@@ -115,6 +115,5 @@ def kept_checkpoint(folder: Path) -> str:
     steps = [int(path.parent.name.rpartition("-")[2]) for path in folder.glob(f"checkpoint-*/{MANIFEST}")]
     if not steps:
         return "There is no checkpoint yet."
-    checkpoint = folder.resolve() / f"checkpoint-{max(steps)}"
-    shown = checkpoint.relative_to(Path.cwd()) if checkpoint.is_relative_to(Path.cwd()) else checkpoint
-    return f"{shown} is kept, with the weights of step {max(steps)}."
+    checkpoint = shorten_path(folder / f"checkpoint-{max(steps)}")
+    return f"{checkpoint} is kept, with the weights of step {max(steps)}."

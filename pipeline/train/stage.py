@@ -35,6 +35,7 @@ from pipeline.train.launch import launch_if_distributed
 from pipeline.train.loader_workers import explain_worker_errors, too_many_workers
 from pipeline.train.log_messages import describe_run, oom_hint, report
 from pipeline.train.methods import load_trainable
+from pipeline.train.other_checkpoints import start_checkpoints
 from pipeline.train.step_log import write_step_log
 from pipeline.train.warnings import training_warnings
 
@@ -53,8 +54,9 @@ def train(options: Train, device: torch.device, compute: Compute | None = None) 
     machine = {**(compute.model_dump() if compute else {}), "device": device.type}
     values = options.model_dump(exclude={"dataloader_workers"})  # their number does not change the result
     key = checkpoint_key({**values, "compute": machine}, device, TOKENIZED, BASE)
-    with shared_checkpoint_folder(key) as folder:
+    with shared_checkpoint_folder(key.digest) as folder:
         checkpoint = broadcast_object(last_checkpoint(folder) if is_main_process() else None)
+        others = start_checkpoints(folder, key) if is_main_process() and not checkpoint else []
         trainer = build_trainer(options, BASE, TOKENIZED, folder, device, compute)
         log.info(describe_run(options, trainer))
         for warning in (warnings := training_warnings(options, len(trainer.train_dataset), trainer.args.world_size)):
@@ -62,8 +64,8 @@ def train(options: Train, device: torch.device, compute: Compute | None = None) 
         if excess := too_many_workers(options.dataloader_workers):  # not a metric: it depends on the machine
             log.warning(f"Warning: {excess}.")
         log.debug(f"checkpoints in {folder}")
-        if checkpoint:
-            log.info(f"Resuming from {checkpoint.name}")
+        for line in [f"Resuming from {checkpoint.name}"] if checkpoint else others:
+            log.info(line)
         with (
             explain_out_of_memory(oom_hint(options, trainer)),
             skip_packing_detection(options.packing),

@@ -28,12 +28,13 @@ from pipeline.config.params import Evaluate
 from pipeline.core.files import read_jsonl, write_jsonl
 from pipeline.errors import ConfigError, ModelError
 from pipeline.evaluate.stage import evaluate_model, max_prompt_tokens, predict_rows, reference_losses
-from pipeline.modeling.answer_journal import Answer, AnswerJournal, open_answer_journal
+from pipeline.modeling.answer_journal import Answer, AnswerJournal, describe_other_journals, open_answer_journal
 from pipeline.modeling.collation import collate_padded
 from pipeline.modeling.encoding import IGNORE_INDEX, Example, load_encoder
 from pipeline.modeling.generation import StopConditions, auto_batch_size, generate_answers
 from pipeline.modeling.held_out_loss import batches_by_length, held_out_loss, row_losses
 from pipeline.modeling.loading import load_model, load_tokenizer
+from pipeline.modeling.resume_key import ResumeKey
 
 OPTIONS: dict[str, Any] = {"engine": "transformers", "semantic_model": None, "semantic_sha256": None}
 EOS_ID, PAD_ID = 0, 1
@@ -188,16 +189,26 @@ def test_a_journal_belongs_to_one_evaluation_and_is_removed_after_success(
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
 
     def run_interrupted() -> None:
-        with open_answer_journal({"model": "a"}) as journal:
+        with open_answer_journal(key) as journal:
             journal.add({3: Answer([7, 8], "stop")})
             raise KeyboardInterrupt
 
+    key = ResumeKey({"model": "a", "code": "1", "parameters": {"max_new_tokens": 8}})
     with pytest.raises(KeyboardInterrupt):
         run_interrupted()
-    with open_answer_journal({"model": "b"}) as journal:
+    edited = ResumeKey({"model": "a", "code": "2", "parameters": {"max_new_tokens": 9}})
+    with open_answer_journal(edited) as journal:
         assert journal.answers == {}
-    with open_answer_journal({"model": "a"}) as journal:
-        assert journal.answers == {3: Answer([7, 8], "stop")}
+        (sentence,) = describe_other_journals(journal, edited)
+        assert sentence.startswith("Not using the answers in ")
+        assert (
+            "which are of another evaluation of this model: other code, max_new_tokens 8 (now 9). To remove" in sentence
+        )
+    other_model = ResumeKey({**key.dependencies, "model": "b"})
+    with open_answer_journal(other_model) as journal:
+        assert (journal.answers, describe_other_journals(journal, other_model)) == ({}, [])
+    with open_answer_journal(key) as journal:
+        assert (journal.answers, describe_other_journals(journal, key)) == ({3: Answer([7, 8], "stop")}, [])
     assert list((tmp_path / ".checkpoints").iterdir()) == []
 
 
@@ -305,7 +316,7 @@ def test_a_killed_evaluation_resumes_and_writes_the_same_predictions(in_built: P
     assert killed.returncode == -signal.SIGKILL
     assert not predictions.exists()
     (journal,) = Path(".checkpoints").iterdir()
-    assert len(journal.read_text().splitlines()) == 4
+    assert len(journal.read_text().splitlines()) == 1 + 4  # after the line with the key
     resumed = python_in(in_built, "pipeline.evaluate", *overrides)
     assert "Resuming: 4 of 15 answers were already generated" in resumed.stdout
     assert "Generated 11 answers in" in resumed.stdout

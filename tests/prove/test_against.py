@@ -14,7 +14,7 @@ from support.project import commit_all, python_in, run_in
 from pipeline.prove import cli
 from pipeline.prove.against import compare_with
 from pipeline.prove.differences import (
-    Step,
+    RecordedStep,
     differing_answers,
     first_differing_order,
     first_differing_row,
@@ -169,8 +169,8 @@ def test_what_is_missing_is_one_message(
     assert "Traceback" not in out + error
 
 
-def step(number: int, rows: str = "1 2", loss: str = "0.5") -> Step:
-    return Step(str(number), rows, loss, "1.0", "0.001")
+def step(number: int, rows: str = "1 2", loss: str = "0.5") -> RecordedStep:
+    return RecordedStep(str(number), rows, loss, "1.0", "0.001")
 
 
 def test_steps_differ_first_by_rows_or_by_numbers() -> None:

@@ -28,11 +28,13 @@ from pipeline.core.files import read_jsonl
 from pipeline.errors import ModelError
 from pipeline.evaluate.stage import evaluate_model
 from pipeline.modeling.loading import load_model
+from pipeline.modeling.resume_key import ResumeKey
 from pipeline.train import stage as train
 from pipeline.train.checkpoint_manifest import last_checkpoint, write_manifest
 from pipeline.train.checkpoints import checkpoint_folder, checkpoint_key, load_weights
 from pipeline.train.export import model_stats
 from pipeline.train.history import history_rows
+from pipeline.train.other_checkpoints import start_checkpoints
 from pipeline.train.trainer import FineTuner
 
 CPU = torch.device("cpu")
@@ -205,6 +207,39 @@ def test_checkpoints_belong_to_their_parameters_and_data(tmp_path: Path) -> None
     assert key != checkpoint_key({"seed": 1}, cpu, tmp_path / "data")
     (tmp_path / "data/train").write_text("b")
     assert key != checkpoint_key({"seed": 0}, cpu, tmp_path / "data")
+
+
+def write_checkpoint(folder: Path, key: ResumeKey, step: int) -> None:
+    """The folder that a killed training with this key leaves below `folder`."""
+    start_checkpoints(folder / key.digest, key)
+    checkpoint = folder / key.digest / f"checkpoint-{step}"
+    checkpoint.mkdir()
+    write_manifest(checkpoint)
+
+
+def test_checkpoints_of_other_trainings_are_named_with_what_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = Path(".checkpoints")
+    root.mkdir()
+    key = ResumeKey(
+        {"parameters": {"seed": 0}, "content": {"data": "1", "models": "1"}, "code": "a", "environment": {}}
+    )
+    assert start_checkpoints(root / key.digest, key) == []
+    other = ResumeKey(
+        {**key.dependencies, "parameters": {"seed": 7}, "content": {"data": "2", "models": "1"}, "code": "b"}
+    )
+    write_checkpoint(root, other, 40)
+    kept = f".checkpoints/{other.digest}"
+    assert start_checkpoints(root / key.digest, key) == [
+        f"Not resuming from {kept}/checkpoint-40, which is of another training: seed 7 (now 0), other data, other code. "
+        f"To remove it: rm -r {kept}"
+    ]
+    (root / other.digest / "key.json").unlink()
+    assert "another training: made by another version of the pipeline." in start_checkpoints(root / key.digest, key)[0]
+    with checkpoint_folder(other.digest):  # it trains at this moment
+        assert start_checkpoints(root / key.digest, key) == []
 
 
 def test_running_training_does_not_share_its_checkpoints(

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.compose.leaves import flatten
+
 NO_EFFECT = {"python"}  # its version is recorded, but does not change the results
 
 
@@ -15,7 +17,7 @@ def describe_environments(environments: Mapping[str, Any]) -> str:
     >>> describe_environments({"base": record, "finetuned": record | {"threads": 2}})
     'threads 1 (base), 2 (finetuned)'
     """
-    records = {name: _flat(record) for name, record in environments.items() if isinstance(record, dict)}
+    records = {name: flatten(record) for name, record in environments.items() if isinstance(record, dict)}
     keys = dict.fromkeys(key for record in records.values() for key in record if key not in NO_EFFECT)
     differences = []
     for key in keys:
@@ -23,10 +25,8 @@ def describe_environments(environments: Mapping[str, Any]) -> str:
         for name, record in records.items():
             runs.setdefault(str(record.get(key, "none")), []).append(name)
         if len(runs) > 1:
-            differences.append(f"{key} " + ", ".join(f"{value} ({', '.join(names)})" for value, names in runs.items()))
+            differences.append(
+                f"{key.removeprefix('libraries.')} "
+                + ", ".join(f"{value} ({', '.join(names)})" for value, names in runs.items())
+            )
     return "; ".join(differences)
-
-
-def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    libraries = record.get("libraries")
-    return {**(libraries if isinstance(libraries, dict) else {}), **record, "libraries": None}
