@@ -56,7 +56,7 @@ CONFIGURATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "two processes": ("train", ("compute=ddp", "train.batch_size=4", "train.eval_steps=6")),
     "other stages": (OTHERS, ()),
 }
-EXPERIMENT = "--name killed --force -S train.seed=1"
+EXPERIMENT = f"--name killed --force -S train.seed=1 {' '.join(f'-S {override}' for override in SMALL)}"
 # After a power cut, DVC lists the experiment as running until `dvc queue kill`.
 QUEUE = f"""bash -c '
     if dvc queue status | grep -q Running; then dvc queue kill killed; fi
