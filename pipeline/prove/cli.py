@@ -21,9 +21,11 @@ from random import Random
 
 import psutil
 
+from pipeline.compose.composition import parse_params
+from pipeline.compose.leaves import flatten
 from pipeline.core.console import printable
 from pipeline.core.entrypoint import report_errors, require_params
-from pipeline.core.paths import checkpoint_root
+from pipeline.core.paths import PARAMS, checkpoint_root
 from pipeline.errors import ConfigError
 from pipeline.prove.against import compare_with
 from pipeline.prove.kills import Proof, Runner, describe_fault, prove_stage
@@ -54,6 +56,11 @@ def prove(names: list[str], kills: int, seed: int, overrides: list[str]) -> list
     """Kill each stage `kills` times. Raises PipelineError if a stage is unknown, lacks its inputs, or fails undisturbed."""
     stages = load_stages()
     chosen = select_stages(stages, names)
+    if any(stage.name == "train" for stage in chosen) and (minutes := time_limit(overrides)):
+        print(
+            f"Note: train.max_minutes={minutes} ends training by the clock, so runs can differ for this reason alone. To leave "
+            "it out: python -m pipeline.prove train.max_minutes=null"
+        )
     proofs = []
     with temporary_root() as root:
         for stage in chosen:
@@ -65,6 +72,13 @@ def prove(names: list[str], kills: int, seed: int, overrides: list[str]) -> list
         else:
             print(f"\nThe files of all runs are in {root}, until prove runs again.")
     return proofs
+
+
+def time_limit(overrides: list[str]) -> str:
+    """train.max_minutes as the training will have it; empty if there is no limit."""
+    given = [override.partition("=")[2] for override in overrides if override.startswith("train.max_minutes=")]
+    value = given[-1] if given else str(flatten(parse_params(PARAMS.read_text(encoding="utf-8")))["train.max_minutes"])
+    return "" if value in ("None", "null") else value
 
 
 def print_line(stage: str, line: str) -> None:

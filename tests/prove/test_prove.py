@@ -145,6 +145,15 @@ def test_stages_are_selected_by_name_in_the_order_of_the_graph(tiny_project: Pat
     assert names == ["fetch@model", "evaluate@base", "evaluate@finetuned", "compare"]
 
 
+def test_a_time_limit_is_known_from_parameters_and_overrides(tiny_project: Path) -> None:
+    assert cli.time_limit([]) == ""
+    assert cli.time_limit(["train.max_minutes=3", "train.seed=1"]) == "3"
+    path = tiny_project / "params.yaml"
+    path.write_text(path.read_text().replace("max_minutes: null", "max_minutes: 30"))
+    assert cli.time_limit(["train.seed=1"]) == "30"
+    assert cli.time_limit(["train.max_minutes=null"]) == ""
+
+
 @pytest.fixture
 def small_copy(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = shutil.copytree(repository, tmp_path / "project", symlinks=True)
