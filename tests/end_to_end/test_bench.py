@@ -3,17 +3,18 @@
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from support.fork_server import ADDRESS, SHIMS, server_address
-from support.project import ROOT, environment, python_in
+from support.project import ROOT, TINY, environment, python_in
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from bench import data, train
+from bench import data, environments, kills, train
 from bench.data import curve_table, plot, table, total, write_generated_rows
 from bench.pythia import write_pythia
 from bench.stages import StageFailed, StageRun, checkout, copy_tokenizer, run_stages
@@ -30,10 +31,11 @@ RUNS = [
 
 @pytest.fixture
 def forked_trainers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The processes that bench.train starts are forked with imports done. (The data stages import little and are not.)"""
+    """Processes of the benchmarks that train are forked with imports done. (The data stages import little and are not.)"""
     monkeypatch.setenv(ADDRESS, server_address(environment()))
     monkeypatch.setenv("PATH", f"{SHIMS}{os.pathsep}{environment()['PATH']}")
-    monkeypatch.setattr(train, "sys", SimpleNamespace(executable=str(SHIMS / "python")))
+    for module in (train, kills, environments):
+        monkeypatch.setattr(module, "sys", SimpleNamespace(executable=str(SHIMS / "python"), stderr=sys.stderr))
 
 
 @pytest.fixture
@@ -172,6 +174,30 @@ def test_trainers_train_on_the_same_rows(
     found = re.findall(r"^(pipeline|tutorial) +1.0e-03 +[\d.]+ +([\d,]+) +\d+% +(\d+\.\d+)(.*)", printed, re.MULTILINE)
     assert [name for name, *_ in found] == ["pipeline", "tutorial"] * 2
     assert [ratio.strip() for *_, ratio in found[:3]] == ["", "", "1.00 x"]
+
+
+def test_kills_prints_a_line_for_each_stage_and_the_sum(
+    forked_trainers: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kills, "SMALL", TINY)
+    monkeypatch.setattr(kills, "CONFIGURATIONS", {"few steps": ("train,compare", ("train.max_steps=3",))})
+    kills.main(["--kills", "1", "--only", "few steps"])
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "| few steps | train | 1 | yes |",
+        "| few steps | compare | 1 | yes |",
+        "| all |  | 2 | 2 of 2 |",
+    ]
+
+
+def test_environments_prints_values_and_differences(
+    forked_trainers: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environments.main(["--only", "1 thread, again", "another seed", "--", *TINY, "train.max_steps=3"])
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in (header, *rows)]
+    assert [row[:2] for row in cells[1:]] == [["1 thread", ""], ["1 thread, again", "yes"], ["another seed", "no"]]
+    assert set(cells[2][2:]) == {"0"}
+    assert cells[3][2] != "0"
 
 
 def test_rate_with_the_lowest_loss_counts() -> None:
