@@ -288,7 +288,7 @@ class Train(Section):
     faster on a GPU; on a CPU, attention over one long sequence costs more than the padding it saves. Models that cannot
     keep rows separate (OPT, Bloom, models with a recurrent state) are rejected."""
     dataloader_workers: Count
-    """Processes that prepare batches during training; 0: the training process prepares them. Each training
+    """Processes that prepare batches during training; 0: the training process itself. Each training
     process has as many. The number does not change the result and a training resumes with another one, but DVC runs train
     again when it changes."""
     gradient_checkpointing: bool
