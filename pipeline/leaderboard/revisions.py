@@ -148,7 +148,7 @@ def rerun_hint(name: str) -> str:
 
 def _unavailable_message(repo: Repo, name: str, path: str, recorded: bool) -> str:
     if not recorded:
-        return f"{name}: dvc.lock does not list {path}, so evaluate never ran there; {rerun_hint(name)}"
+        return f"{name}: dvc.lock does not list {path}, so it was never written there; {rerun_hint(name)}"
     remotes = repo.config["remote"]
     if not remotes:
         return (

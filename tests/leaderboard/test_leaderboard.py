@@ -222,7 +222,7 @@ def test_revision_that_was_never_run_is_rejected(board: Path) -> None:
         "main: no dvc.lock, so the pipeline was never run there; run it: git checkout main (for an experiment: "
     )
     with pytest.raises(
-        DataError, match=r"^first: dvc.lock does not list data/predictions/base\.jsonl, so evaluate never ran there"
+        DataError, match=r"^first: dvc.lock does not list data/predictions/base\.jsonl, so it was never written there"
     ):
         load_runs(["first"], "base")
 
