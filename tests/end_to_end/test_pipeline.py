@@ -118,4 +118,12 @@ def test_plain_text_is_compared_by_held_out_loss(repository: Path) -> None:
     assert re.search(r"model (is \w+ than|and) the base model .*on held-out loss\.", done.stdout)
     assert list(json.loads((repository / "metrics/evaluate/finetuned.json").read_text())) == ["loss"]
     metrics = json.loads((repository / "metrics/details/evaluate/finetuned.json").read_text())
-    assert list(metrics) == ["rows", "version", "loss", "perplexity", "loss_per_byte", "perplexity_per_byte"]
+    assert list(metrics) == [
+        "rows",
+        "version",
+        "loss",
+        "perplexity",
+        "loss_per_byte",
+        "perplexity_per_byte",
+        "environment",
+    ]
