@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.board import dvc
 from support.commands import run_main
-from support.project import commit_all, python_in, run_in
+from support.project import commit_all, python_in
 
 from pipeline.prove import cli
 from pipeline.prove.against import compare_with
@@ -21,19 +22,6 @@ from pipeline.prove.differences import (
     first_differing_step,
     first_differing_tensor,
 )
-
-
-@pytest.fixture
-def clone(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the project after `dvc repro`, as the working directory."""
-    folder = shutil.copytree(repository, tmp_path / "project", symlinks=True)
-    monkeypatch.chdir(folder)
-    return folder
-
-
-def dvc(folder: Path, *words: str) -> None:
-    done = run_in(folder, "dvc", *words)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def writable(path: Path) -> Path:

@@ -114,13 +114,11 @@ def test_folders_of_a_killed_prove_are_removed(fake_project: Path) -> None:
 
 
 @pytest.fixture
-def tiny_project(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def tiny_project(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project after `dvc repro`, in which commands are forked with imports done."""
-    folder = shutil.copytree(repository, tmp_path / "project", symlinks=True)
-    monkeypatch.chdir(folder)
     for name, value in forking_environment().items():
         monkeypatch.setenv(name, value)
-    return folder
+    return clone
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -154,13 +152,6 @@ def test_a_time_limit_is_known_from_parameters_and_overrides(tiny_project: Path)
     assert cli.time_limit(["train.max_minutes=null"]) == ""
 
 
-@pytest.fixture
-def small_copy(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = shutil.copytree(repository, tmp_path / "project", symlinks=True)
-    monkeypatch.chdir(folder)
-    return folder
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -170,7 +161,7 @@ def small_copy(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_wrong_arguments_are_one_message(
-    small_copy: Path,
+    clone: Path,
     words: list[str],
     message: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -182,7 +173,7 @@ def test_wrong_arguments_are_one_message(
 
 
 def test_missing_inputs_and_a_folder_without_project_are_one_message(
-    small_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree("data/tokenized")
     code, _, error = run_main(cli.main, ["prove", "--stages", "train"], monkeypatch, capsys)
