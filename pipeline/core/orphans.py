@@ -4,10 +4,10 @@ Killing dvc by SIGKILL leaves its stage running, and killing torchrun leaves its
 outputs at the same time, perhaps from other parameters.
 """
 
+import atexit
 import os
 import sys
 import threading
-import time
 
 import psutil
 
@@ -17,6 +17,7 @@ from pipeline.core.interruption import STARTED_BY
 SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}  # between dvc and a stage, unless they have replaced themselves
 INTERVAL = 0.2  # seconds between two looks at the parents
 _parents: list[int] = []  # that this process must not outlive; empty: it may
+_ending = threading.Event()  # set when the interpreter starts to end
 
 
 def watch_parents() -> None:
@@ -25,7 +26,9 @@ def watch_parents() -> None:
         return
     _parents.extend(_living_parents())
     exit_if_orphaned()
-    threading.Thread(target=_watch, daemon=True).start()
+    thread = threading.Thread(target=_watch, daemon=True)
+    thread.start()
+    atexit.register(_end_watch, thread)
 
 
 def _living_parents() -> list[int]:
@@ -39,9 +42,14 @@ def _living_parents() -> list[int]:
 
 
 def _watch() -> None:
-    while True:
-        time.sleep(INTERVAL)
+    while not _ending.wait(INTERVAL):
         exit_if_orphaned()
+
+
+def _end_watch(thread: threading.Thread) -> None:
+    """Wait for a look that is under way: it would fail once the interpreter has removed its modules."""
+    _ending.set()
+    thread.join()
 
 
 def exit_if_orphaned() -> None:
