@@ -31,7 +31,9 @@ DROPPED_BY_FORMAT = {
 }
 TOKENIZED = {
     "rows_truncated": "truncated",
-    "rows_unended": "with the end of the answer cut off",
+    "rows_unended": "with an answer whose end is not learned",
+    "rows_wrong_start": "that do not begin with one beginning token",
+    "rows_prompt_mismatch": "that do not begin with the prompt of a served model",
     "rows_unlabelled": "with nothing that counts toward the loss",
     "rows_duplicates": "equal to an earlier row",
 }
@@ -40,7 +42,17 @@ KNOWN = {
     "data": {"rows", "columns", "bytes", "source", "name", "revision", "sha256"},
     "model": {"source", "name", "revision", "architecture", "parameters"},
     "clean": {"rows_in", "rows_kept", "dropped", "changed", "descriptions", "test_rows"},
-    "format": {"rows_in", "rows", "dropped", "rows_without_tools", "clusters", "leakage", "near_examples"},
+    "format": {
+        "rows_in",
+        "rows",
+        "dropped",
+        "rows_without_tools",
+        "clusters",
+        "leakage",
+        "near_examples",
+        "chat",
+        "descriptions",
+    },
 }
 NAMES = {"files_left": "files not used"}  # clearer than the names in the metrics
 MAX_NAMES = 5  # of a list
@@ -106,16 +118,33 @@ def _split_facts(split: Metrics) -> list[str]:
     clusters, without_tools = split.get("clusters", {}), split.get("rows_without_tools", 0)
     facts = [
         ", ".join(f"{name} {count:,}" for name, count in split["rows"].items()),
-        f"dropped: {describe_counts(split['dropped'], DROPPED_BY_FORMAT) or 'none'}",
+        f"dropped: {describe_counts(split['dropped'], DROPPED_BY_FORMAT | split.get('descriptions', {})) or 'none'}",
     ]
     if together := clusters.get("rows_with_others"):
         facts.append(
             f"{together:,} rows are in clusters of equal or near rows, of up to {clusters['largest']:,}, and each cluster is in "
             "one split"
         )
+    if chat := split.get("chat"):
+        facts += _chat_facts(chat)
     if without_tools:
         facts.append(f"{without_tools:,} rows list tools, which the prompt template leaves out")
     return [*facts, _describe_leakage(split["leakage"]), *_other_facts(split, KNOWN["format"])]
+
+
+CHAT_FACTS = {
+    "learned_turns": "turns of the assistant",
+    "dialogues_expanded": "dialogues become one row a turn, because the template renders earlier turns otherwise",
+    "rows_with_control_tokens": "rows have control tokens in their texts, which stay text",
+    "rows_with_folded_system": "system prompts start the first user turn, because the template knows no system role",
+    "thoughts_left_out": "rows have thoughts (reasoning_content) that the template leaves out",
+}
+
+
+def _chat_facts(chat: Metrics) -> list[str]:
+    ends = " or ".join(chat["end_tokens"]) or "no token"
+    counts = [f"{chat[name]:,} {fact}" for name, fact in CHAT_FACTS.items() if chat.get(name)]
+    return ["rendered by the chat template", *counts, f"each turn ends with {ends}"]
 
 
 def _describe_leakage(leakage: Mapping[str, float]) -> str:

@@ -9,7 +9,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.config.addresses import display_address, is_remote
 from pipeline.config.options import ALL_LINEAR, Adapter, Compute, Distributed, Fsdp, Method, Qlora
+from pipeline.config.params import Format
 from pipeline.config.sources import Data, FileRows, FolderModel, GeneratedRows, Model, ScratchModel
+from pipeline.config.templates import ChatTemplateOption
 from pipeline.config.validation import format_errors, param_errors
 from pipeline.core.files import local_path
 from pipeline.errors import ConfigError, PipelineError
@@ -39,7 +41,7 @@ def source_errors(values: dict[str, Any]) -> list[str]:
 
     The column mapping of a local file is checked here by the function that fetch uses.
     """
-    errors = []
+    errors = _template_errors(_parse(Format, values.get("format")))
     for section, kind in (("data", Data), ("model", Model)):
         source = _parse(kind, values.get(section))
         try:
@@ -53,6 +55,19 @@ def source_errors(values: dict[str, Any]) -> list[str]:
         except PipelineError as error:
             errors.append(f"evaluate.semantic_model: {error}")
     return errors
+
+
+def _template_errors(options: Format | None) -> list[str]:
+    """Errors of a chat template of the user's own."""
+    if options is None or not isinstance(options.template, ChatTemplateOption) or options.template.path is None:
+        return []
+    from pipeline.chat.template import read_template_file
+
+    try:
+        read_template_file(options.template.path)
+    except PipelineError as error:
+        return [f"format.template.path: {error}"]
+    return []
 
 
 def _errors_of_source(source: Any, values: dict[str, Any]) -> list[str]:
@@ -118,7 +133,7 @@ def training_errors(values: dict[str, Any]) -> list[str]:
     if metric != "validation_loss" and _section(values, "tokenize").get("loss") == "full":
         errors.append(
             f"train.early_stopping.metric: {metric} scores answers to validation questions, but with tokenize.loss=full "
-            "the labels do not separate questions from answers; use validation_loss, or tokenize.loss=completion"
+            "the labels do not separate questions from answers; use validation_loss, or tokenize.loss=assistant"
         )
     method, model = _parse(Method, _section(values, "train").get("method")), _parse(Model, values.get("model"))
     if method is None or model is None:

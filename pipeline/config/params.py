@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 
 from pipeline.config.base import Count, Fraction, Positive, PositiveFloat, Section, Seed, Share, Text
 from pipeline.config.options import Compute, EarlyStopping, Method, Schedule
-from pipeline.config.placeholders import template_errors
 from pipeline.config.sources import Data, Model
+from pipeline.config.templates import Template
 
 
 class LengthLimits(Section):
@@ -93,21 +93,6 @@ class Clean(Section):
         return self
 
 
-class Template(Section):
-    """The prompt template."""
-
-    prompt: str
-    """Prompt, with the placeholder {question} exactly once."""
-    completion: str
-    """Completion, with the placeholder {answer} exactly once."""
-
-    @model_validator(mode="after")
-    def _require_placeholders(self) -> "Template":
-        if errors := template_errors(self.prompt, self.completion):
-            raise ValueError("; ".join(errors))
-        return self
-
-
 class NearDuplicates(Section):
     """Which rows are near-duplicates, and how the split treats them."""
 
@@ -165,8 +150,10 @@ class Format(Section):
     Rows are compared by `near.fields`."""
     near: NearDuplicates
     """Which rows are near-duplicates, and how the split treats them."""
+    system: Text | None
+    """System prompt for rows that have none; null: none is added. Rows that begin with a system prompt keep their own."""
     template: Template
-    """Template that renders the prompt and the completion."""
+    """Template that renders the rows."""
 
     @model_validator(mode="after")
     def _require_existing_fold(self) -> "Format":
@@ -188,8 +175,15 @@ class Gates(Section):
     """Maximum share of rows with no labeled tokens. The model learns nothing from such rows, and their loss of 0 can be
     mistaken for success."""
     max_unended: Share | None
-    """Maximum share of rows without the end-of-text token in their labels. Their answer was truncated, and too many of
-    them teach the model not to stop."""
+    """Maximum share of rows with an answer whose end is not learned. Its labels do not end with the token that ends a turn
+    (the end-of-text token, where there is no chat template): the answer was truncated, or the chat template leaves the token
+    out. Too many such rows teach the model not to stop."""
+    max_wrong_start: Share | None
+    """Maximum share of rows that do not begin as the model's texts do. If its tokenizer puts a beginning token such as `<s>`
+    before a text, a row begins with exactly one; otherwise with one at most."""
+    max_prompt_mismatch: Share | None
+    """Maximum share of rows that do not begin with the prompt that a served model gets. The chat template renders a learned
+    turn otherwise than it asks for one."""
     max_truncated: Share | None
     """Maximum share of rows longer than max_length, with a truncated prompt or answer."""
     max_answer_tokens_lost: Share | None
@@ -214,8 +208,10 @@ class Tokenize(Section):
 
     max_length: Annotated[int, Field(ge=8)]
     """Maximum number of tokens per row: prompt, completion and end-of-text token."""
-    loss: Literal["completion", "full"]
-    """Tokens that count toward the loss: those of the completion, or all. `full` adds those of the prompt."""
+    loss: Literal["assistant", "last", "full"]
+    """Tokens that count toward the loss: those of every answer, of the last one, or all. `assistant` learns every turn of
+    the assistant in a dialogue, except those of weight 0; `last` learns its last turn alone. Both are the completion in rows
+    of prompt and completion. `full` adds the prompts."""
     batch_size: Positive
     """Rows per forward pass of training. This key and the next five are copied from `train` and `compute` by
     conf/tokenize/default.yaml, so that the audit measures padding in the real batches. Set them in `train` and
@@ -310,6 +306,8 @@ class Evaluate(Section):
     """Number of test rows to answer, starting with the first; null: all."""
     max_new_tokens: Positive
     """Maximum length of an answer, in tokens, not counting the prompt."""
+    turns: Literal["last", "all"]
+    """Turns of a dialogue to ask for: the last answer, or every one. Each is asked for with the true turns before it."""
     batch_size: Positive | None
     """Prompts per batch; null: as many as fit in half of the free memory. With null, it is capped at 128 on a CPU and
     512 on a GPU, because larger batches were not faster. If memory runs out, the batch is halved. In fp32 on a CPU, the

@@ -19,7 +19,7 @@ SHIPPED: dict[str, tuple[str, ...]] = {
     "clean": ("default",),
     "clean/preset": ("none", "medical"),
     "format": ("default",),
-    "format/template": ("tutorial", "plain"),
+    "format/template": ("auto", "chat", "tutorial", "plain"),
     "format/near": ("question", "question_and_answer"),
     "tokenize": ("default",),
     "train": ("default",),

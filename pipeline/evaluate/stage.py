@@ -4,6 +4,8 @@
                                                        metrics/evaluate/base.json
     python -m pipeline.evaluate instance=finetuned     models/finetuned → the same files of finetuned
 
+Dialogues are asked for by the chat template that rendered the training rows, the base model's own by default.
+
 A prediction has the fields id, prompt, reference, prediction, new_tokens, finish_reason, the scores of answer_scores.py,
 looping, and for the reference answer: loss (nats per token), tokens (including the end of text) and bytes (UTF-8).
 Plain text has no prompts: its predictions are id, reference and these three fields, and its metrics are the losses alone.
@@ -18,17 +20,22 @@ from typing import Any
 
 import torch
 
+from pipeline.chat.model_template import read_model_templates
+from pipeline.chat.row_format import FILE_NAME as TEMPLATE_FILE
+from pipeline.chat.row_format import ChatFormat, TextFormat, read_row_format
+from pipeline.chat.served import served_template
 from pipeline.config.params import Evaluate, Params
 from pipeline.core.entrypoint import stage
 from pipeline.core.files import atomic_write, read_jsonl, sha256_of_path, write_jsonl
 from pipeline.core.metrics import write_metrics
-from pipeline.core.paths import MODELS, PREDICTIONS, TEST_ROWS
-from pipeline.errors import ConfigError, DataError
+from pipeline.core.paths import FORMATTED, MODELS, PREDICTIONS, TEST_ROWS
+from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.evaluate import vllm_engine
+from pipeline.evaluate.questions import FormattedRow, Lengths, Question, QuestionReader
 from pipeline.evaluate.semantic import semantic_similarities
 from pipeline.modeling.answer_journal import Answer, AnswerJournal, describe_other_journals, open_answer_journal
 from pipeline.modeling.devices import device_of, set_threads
-from pipeline.modeling.encoding import Encoder, build_example, load_encoder, truncate_prompt
+from pipeline.modeling.encoding import Encoder, load_encoder
 from pipeline.modeling.environment import environment_record, resumption_record
 from pipeline.modeling.generation import StopConditions, generate_answers, stop_conditions
 from pipeline.modeling.held_out_loss import held_out_losses
@@ -50,38 +57,33 @@ HEADLINE = {
     "finetuned": {name: name for name in HEADLINE_METRICS},
 }
 LOGGED_METRICS = ("exact_match", "f1", "bleu", "rougeL", "loss", "perplexity")
-FormattedRow = dict[str, Any]
 
 
-def predict_rows(
-    rows: list[FormattedRow],
+def predict_answers(
+    questions: list[Question],
     model: Any,
-    encoder: Encoder,
+    reader: QuestionReader,
     options: Evaluate,
-    max_positions: int | None,
     journal: AnswerJournal | None = None,
 ) -> list[Prediction]:
-    """The predictions of the rows, without losses. A prompt that is too long loses its start."""
-    max_tokens = max_prompt_tokens(max_positions, options.max_new_tokens)
-    encoded = encoder.encode_prompts(row["prompt"] for row in rows)
-    prompts = [truncate_prompt(prompt, max_tokens, encoder.start_ids) for prompt in encoded]
-    stop = stop_conditions(model, encoder, options.max_new_tokens)
+    """The predictions of the questions, without losses."""
+    stop = stop_conditions(model, reader.encoder, options.max_new_tokens, reader.end_ids)
     resumed = len(journal.answers) if journal else 0
     if resumed:
-        log.info(f"Resuming: {resumed:,} of {len(rows):,} answers were already generated")
+        log.info(f"Resuming: {resumed:,} of {len(questions):,} answers were already generated")
     start = time.perf_counter()
-    answers = answer_prompts(model, prompts, stop, options, journal)
-    seconds, generated = time.perf_counter() - start, len(rows) - resumed
+    answers = answer_prompts(model, [question.prompt_ids for question in questions], stop, options, journal)
+    seconds, generated = time.perf_counter() - start, len(questions) - resumed
     log.info(f"Generated {generated:,} answers in {seconds:.1f} s, {generated / seconds:.3g} per second")
-    return [_prediction(row, answer, encoder) for row, answer in zip(rows, answers, strict=True)]
+    return [_prediction(*pair, reader.encoder) for pair in zip(questions, answers, strict=True)]
 
 
-def _prediction(row: FormattedRow, answer: Answer, encoder: Encoder) -> Prediction:
+def _prediction(question: Question, answer: Answer, encoder: Encoder) -> Prediction:
     text = encoder.tokenizer.decode(answer.new_tokens, skip_special_tokens=True).strip()
-    reference = row["completion"].strip()
+    reference = question.reference.strip()
     return {
-        "id": row["id"],
-        "prompt": row["prompt"],
+        "id": question.id,
+        "prompt": question.prompt,
         "reference": reference,
         "prediction": text,
         "new_tokens": len(answer.new_tokens),
@@ -114,93 +116,94 @@ def max_prompt_tokens(max_positions: int | None, max_new_tokens: int) -> int:
     return max_positions - max_new_tokens
 
 
-def reference_losses(
-    rows: list[FormattedRow], model: Any, encoder: Encoder, max_positions: int | None
-) -> list[dict[str, float]]:
-    """The held-out loss on each row's completion: loss (nats per token, end of text included), tokens and bytes.
+def reference_losses(questions: list[Question], model: Any, reader: QuestionReader) -> list[dict[str, float]]:
+    """The held-out loss on each reference answer: loss (nats per token, its end included), tokens and bytes.
 
-    A completion that exceeds the model's positions is truncated, and its bytes are those of the truncated text.
+    An answer that exceeds the model's positions is truncated, and its bytes are those of the truncated text.
     """
-    prompts = encoder.encode_prompts(row["prompt"] for row in rows)
-    completions = encoder.encode_completions(row["completion"] for row in rows)
-    max_length = max_positions or UNLIMITED
-    pairs = zip(prompts, completions, strict=True)
-    examples = [build_example(*pair, max_length, start_ids=encoder.start_ids) for pair in pairs]
-    losses = held_out_losses(model, examples, encoder.pad_id)
-    texts = [
-        row["completion"] if tokens == len(completion) else encoder.tokenizer.decode(completion[:tokens])
-        for row, completion, (_, tokens) in zip(rows, completions, losses, strict=True)
-    ]
+    losses = held_out_losses(model, [question.example for question in questions], reader.encoder.pad_id)
     return [
-        {"loss": nats / tokens, "tokens": tokens, "bytes": len(text.encode())}
-        for text, (nats, tokens) in zip(texts, losses, strict=True)
+        {"loss": nats / tokens, "tokens": tokens, "bytes": reader.completion_bytes(question)}
+        for question, (nats, tokens) in zip(questions, losses, strict=True)
     ]
-
-
-def require_references(rows: list[FormattedRow]) -> None:
-    """Raise DataError if there are no rows, or one has no reference answer."""
-    if not rows:
-        raise DataError(f"{TEST_ROWS} has no rows; raise format.test_fraction, or fetch more rows")
-    for row in rows:
-        if not row["completion"].strip():
-            raise DataError(
-                f"{TEST_ROWS}: test row {row['id']} has no reference answer to score against; check what data.columns and "
-                "format.template make of it"
-            )
 
 
 def evaluate_model(
-    rows: list[FormattedRow], folder: Path, options: Evaluate, device: Any, journal: AnswerJournal | None = None
+    rows: list[FormattedRow],
+    row_format: TextFormat | ChatFormat,
+    folder: Path,
+    options: Evaluate,
+    device: Any,
+    journal: AnswerJournal | None = None,
 ) -> tuple[list[Prediction], dict[str, Any]]:
     """(predictions, metrics) of the model in a folder. journal: answers from which an interrupted evaluation resumes."""
-    require_references(rows)
-    encoder = load_encoder(folder)
+    if not rows:
+        raise DataError(f"{TEST_ROWS} has no rows; raise format.test_fraction, or fetch more rows")
+    reader = QuestionReader(row_format, folder, load_encoder(folder), options.turns)
     model = load_model(folder).to(device)
     max_positions = max_positions_of(folder)
-    losses = reference_losses(rows, model, encoder, max_positions)
+    prompt_tokens = max_prompt_tokens(max_positions, options.max_new_tokens) if has_prompts(rows) else UNLIMITED
+    questions = reader.read(rows, Lengths(prompt_tokens, max_positions or UNLIMITED))
+    losses = reference_losses(questions, model, reader)
     if has_prompts(rows):
         model = model.to(torch.bfloat16 if options.precision == "bf16" else torch.float32)
-        predictions = predict_rows(rows, model, encoder, options, max_positions, journal)
+        predictions = predict_answers(questions, model, reader, options, journal)
         if options.semantic_model:
             answers, references = ([row[name] for row in predictions] for name in ("prediction", "reference"))
             cosines = semantic_similarities(options.semantic_model, answers, references, device)
             predictions = [{**row, "semantic": cosine} for row, cosine in zip(predictions, cosines, strict=True)]
     else:
-        predictions = [{"id": row["id"], "reference": row["completion"]} for row in rows]
+        predictions = [{"id": question.id, "reference": question.reference} for question in questions]
     predictions = [{**prediction, **loss} for prediction, loss in zip(predictions, losses, strict=True)]
-    return predictions, {"rows": len(rows), **summarize_predictions(predictions)}
+    return predictions, {"rows": len(questions), **summarize_predictions(predictions)}
 
 
 def has_prompts(rows: list[FormattedRow]) -> bool:
     """False for plain text."""
-    return any(row["prompt"] for row in rows)
+    return any(row.get("prompt") or row.get("messages") for row in rows)
 
 
-def journal_key(rows: list[FormattedRow], folder: Path, options: Evaluate, device: torch.device) -> ResumeKey:
+def require_trained_template(folder: Path, row_format: TextFormat | ChatFormat) -> None:
+    """Raise ModelError if the fine-tuned model has another chat template than the one that its rows were rendered by."""
+    if not isinstance(row_format, ChatFormat):
+        return
+    saved = read_model_templates(folder)
+    if saved is None or saved.default != served_template(row_format, "", ""):
+        raise ModelError(
+            f"{folder} has another chat template than the one that rendered its training rows ({FORMATTED / TEMPLATE_FILE}), so "
+            "it would be asked otherwise than it was trained. Train it again: dvc repro"
+        )
+
+
+def journal_key(
+    rows: list[FormattedRow], row_format: TextFormat | ChatFormat, folder: Path, options: Evaluate, device: torch.device
+) -> ResumeKey:
     """Everything that the answers depend on."""
-    prompts = json.dumps([row["prompt"] for row in rows])
+    prompts = json.dumps([row_format.model_dump(), rows])
     return ResumeKey(
         {
             "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
             "model": sha256_of_path(folder),
             "code": stage_code_hash("evaluate"),
             "environment": resumption_record(device),
-            "parameters": options.model_dump(include={"max_new_tokens", "precision", "engine"}),
+            "parameters": options.model_dump(include={"max_new_tokens", "turns", "precision", "engine"}),
         }
     )
 
 
 @stage("evaluate", instances=("base", "finetuned"))
 def main(params: Params, instance: str) -> None:
-    rows = read_jsonl(TEST_ROWS)[: params.evaluate.limit]
+    rows, row_format = read_jsonl(TEST_ROWS)[: params.evaluate.limit], read_row_format(FORMATTED)
     if params.evaluate.engine == "vllm" and (error := vllm_engine.missing_for_vllm(params.compute.device)):
         raise ConfigError(error)
     device = device_of(params.compute)
     set_threads(params.compute)
     folder, options = MODELS / instance, params.evaluate
+    if instance == "finetuned":
+        require_trained_template(folder, row_format)
     task = "Generating answers to {:,} test questions" if has_prompts(rows) else "Computing the loss of {:,} test texts"
     log.info(f"{task.format(len(rows))} with {folder} on {device}")
-    key = journal_key(rows, folder, options, device)
+    key = journal_key(rows, row_format, folder, options, device)
     with open_answer_journal(key) as journal:
         for line in describe_other_journals(journal, key):
             log.info(line)
@@ -208,7 +211,7 @@ def main(params: Params, instance: str) -> None:
             "the model needs more for its longest test row. Set evaluate.precision=bf16, lower evaluate.max_new_tokens, or "
             "use a smaller model"
         ):
-            predictions, metrics = evaluate_model(rows, folder, options, device, journal)
+            predictions, metrics = evaluate_model(rows, row_format, folder, options, device, journal)
         with atomic_write(PREDICTIONS / f"{instance}.jsonl") as temporary:
             write_jsonl(temporary, predictions)
         write_metrics(

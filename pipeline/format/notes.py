@@ -24,12 +24,9 @@ SAMPLE_ROWS = 1000
 ROWS_TO_SHOW = 6
 
 
-def find_warnings(
-    split: Split, search: DuplicateSearch, options: Format, leakage: dict[str, float], set_aside: int
-) -> list[str]:
-    """Sentences about the split, each with the key to change. `set_aside`: rows that need a chat template."""
+def find_warnings(split: Split, search: DuplicateSearch, options: Format, leakage: dict[str, float]) -> list[str]:
+    """Sentences about the split, each with the key to change."""
     checks: tuple[Callable[[], str | None], ...] = (
-        lambda: _set_aside_warning(set_aside, len(split.rows)),
         lambda: _dropped_warning(split, options),
         lambda: _test_warning(split),
         lambda: _few_clusters_warning(split),
@@ -48,15 +45,6 @@ def find_warnings(
         shared.append(f"{len(texts) - SHARED_TEXTS:,} more such texts are not compared")
     turns = [f"Most rows have the turn “{shorten(turn)}”; it is not compared" for turn in sorted(search.shared_turns)]
     return [*(text for check in checks if (text := check())), *shared, *turns]
-
-
-def _set_aside_warning(set_aside: int, others: int) -> str | None:
-    if not set_aside:
-        return None
-    return (
-        f"{set_aside:,} of {set_aside + others:,} rows have tool calls or tool results, which the prompt template "
-        "(format.template) cannot express; they are left out, and stay in data/clean"
-    )
 
 
 def _dropped_warning(split: Split, options: Format) -> str | None:

@@ -29,7 +29,6 @@ REASONS = (
     "near_held_out",  # a training row near to a validation or test row, or a validation row near to a test row
     "near_test",  # near to a row of the user's own test set
     "group_in_test",  # of the same group as a row of the user's own test set
-    "needs_chat_template",  # has tool calls or results, which the prompt template cannot express
 )
 
 

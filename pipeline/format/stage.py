@@ -1,11 +1,13 @@
-"""Renders the cleaned records through the prompt template and splits them so that no test row leaks into training.
+"""Prepares the rows for the model's chat template or a prompt template, and splits them so that no test row leaks.
 
-    python -m pipeline.format     data/clean/, data/raw/rows.parquet (format.group) → data/formatted/, metrics/format.json
+    python -m pipeline.format     data/clean/, data/raw/rows.parquet (format.group), models/base → data/formatted/,
+                                  metrics/format.json
 
 data/formatted/ holds
 
-- {train,validation,test}.jsonl: id, prompt, completion
-- text/: the same rows with prompt and completion as one text, for tools that expect that
+- {train,validation,test}.jsonl: id, prompt, completion; or id, messages and tools, if a chat template renders the rows
+- template.json: how the rows are rendered (pipeline/chat/row_format.py)
+- text/: the same rows, each rendered as one text, for tools that expect that
 - dropped.jsonl: the rows that are in no split, with the reason, and of near rows the id of the row that they are near to
 - clusters.parquet: id, split and cluster (the id of its first row) of each row that is in a split, and its group
 
@@ -15,6 +17,8 @@ instead: a naive shuffle, to see what leakage it causes.
 """
 
 import logging
+from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -22,61 +26,65 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from pipeline.config.params import Format, Params, Template
+from pipeline.chat.row_format import ChatFormat, TextFormat, write_row_format
+from pipeline.config.params import Format, Params
 from pipeline.core.entrypoint import stage
 from pipeline.core.files import atomic_write, json_line, write_jsonl
 from pipeline.core.metrics import write_metrics
 from pipeline.core.paths import FORMATTED, RECORDS_TASK
-from pipeline.errors import DataError
-from pipeline.format.conversations import Conversation, Conversations, read_conversations
+from pipeline.errors import ConfigError, DataError
+from pipeline.format.chat_notes import describe_chat, describe_row_format, refusal_warnings
+from pipeline.format.chat_rows import CHAT_REASONS
+from pipeline.format.conversations import Conversations, read_conversations, read_dialogues, read_records
 from pipeline.format.duplicates import DuplicateSearch
 from pipeline.format.groups import Groups, read_groups
 from pipeline.format.leakage import measure_leakage, require_leakage_within_limit
 from pipeline.format.notes import describe_moved, find_warnings, near_examples
-from pipeline.format.prompt import render_prompt
+from pipeline.format.rendering import chat_reader_of, choose_row_format, render_row, text_renderer
 from pipeline.format.split import REASONS, SPLITS, Split, require_nonempty_splits, split_rows
-from pipeline.records.tasks import read_first_test_row, read_task
+from pipeline.records.tasks import Task, has_context, read_first_test_row, read_task
 
 log = logging.getLogger(__name__)
 
 HEADLINE = {key: key for key in (*(f"rows.{split}" for split in SPLITS), "leakage.exact", "leakage.near")}
 
 
-def render_row(row: Conversation, template: Template) -> dict[str, Any]:
-    """The row for the model: id, prompt, completion."""
-    if not row.turns:
-        return {"id": row.id, "prompt": "", "completion": row.answer}
-    prompt = render_prompt(row.turns, template.prompt, template.completion)
-    return {"id": row.id, "prompt": prompt, "completion": template.completion.format(answer=row.answer)}
-
-
-def write_splits(split: Split, groups: Groups, set_aside: list[int], template: Template) -> None:
+def write_splits(
+    split: Split, groups: Groups, conversations: Conversations, row_format: TextFormat | ChatFormat
+) -> None:
     """Write the rows of each split, the dropped rows with their reasons, and the clusters to data/formatted/."""
+    text_of = text_renderer(row_format)
     with (
         atomic_write(FORMATTED) as folder,
         tqdm(total=len(split.rows), desc="write", unit="row", disable=None, leave=False) as bar,
     ):
         (folder / "text").mkdir(parents=True)
+        write_row_format(folder, row_format)
         for name in SPLITS:
             with (
                 (folder / f"{name}.jsonl").open("wb") as file,
                 (folder / "text" / f"{name}.jsonl").open("wb") as texts,
             ):
                 for row in split.rows_of(name):
-                    rendered = render_row(row, template)
+                    rendered = render_row(row, row_format)
                     file.write(json_line(rendered))
-                    texts.write(json_line({"id": row.id, "text": rendered["prompt"] + rendered["completion"]}))
+                    texts.write(json_line({"id": row.id, "text": text_of(rendered)}))
                     bar.update()
-        write_jsonl(folder / "dropped.jsonl", _dropped_rows(split, set_aside, template))
+        write_jsonl(folder / "dropped.jsonl", _dropped_rows(split, conversations.refused, row_format))
         pq.write_table(cluster_table(split, groups), folder / "clusters.parquet", compression="zstd")
 
 
-def _dropped_rows(split: Split, set_aside: list[int], template: Template) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = [{"id": id, "reason": "needs_chat_template", "split": None} for id in set_aside]
+def _dropped_rows(
+    split: Split, refused: list[tuple[int, str, str]], row_format: TextFormat | ChatFormat
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [
+        {"id": id, "reason": reason, "split": None} | ({"detail": detail} if detail else {})
+        for id, reason, detail in refused
+    ]
     for index, (reason, name, near) in sorted(split.dropped.items()):
         match = {} if near is None else {"near": split.rows[near].id}
         row = split.rows[index]
-        rows.append({"id": row.id, "reason": reason, "split": name, **match, **render_row(row, template)})
+        rows.append({"id": row.id, "reason": reason, "split": name, **match, **render_row(row, row_format)})
     return rows
 
 
@@ -100,11 +108,12 @@ def collect_metrics(
     """The metrics of the stage, without the warnings."""
     reasons = [drop.reason for drop in split.dropped.values()]
     dropped = {reason: reasons.count(reason) for reason in REASONS}
-    dropped["needs_chat_template"] = len(conversations.needs_chat_template)
+    refused = Counter(reason for _, reason, _ in conversations.refused)
+    dropped |= refused if conversations.chat else {"needs_chat_template": len(conversations.refused)}
     sizes = np.bincount(split.clusters, minlength=1)
     sizes = sizes[sizes > 0]
     metrics = {
-        "rows_in": len(split.rows) + dropped["needs_chat_template"],
+        "rows_in": len(split.rows) + len(conversations.refused),
         "rows": split.counts(),
         "dropped": dropped,
         "rows_without_tools": conversations.without_tools,
@@ -116,6 +125,9 @@ def collect_metrics(
         },
         "leakage": leakage,
     }
+    if conversations.chat:
+        metrics["descriptions"] = {reason: CHAT_REASONS[reason] for reason in refused}
+        metrics["chat"] = {**asdict(conversations.chat), "end_tokens": list(conversations.end_tokens)}
     if groups:
         values = [groups[row.id] for row in split.rows if row.id in groups]
         _, counts = np.unique(values, return_counts=True)
@@ -131,7 +143,7 @@ def collect_metrics(
 def main(params: Params) -> None:
     options = params.format
     task, first_test_row = read_task(RECORDS_TASK), read_first_test_row(RECORDS_TASK)
-    conversations = read_conversations(task)
+    row_format, conversations = read_rows(task, options)
     rows = conversations.rows
     require_rows(conversations)
     log.info(f"Splitting {len(rows):,} rows {describe_split(options, first_test_row is not None)}")
@@ -141,9 +153,9 @@ def main(params: Params) -> None:
     require_nonempty_splits(split, options.group)
     leakage = measure_leakage(split, search, options)
     require_leakage_within_limit(leakage, options)
-    write_splits(split, groups, conversations.needs_chat_template, options.template)
+    write_splits(split, groups, conversations, row_format)
     metrics = collect_metrics(conversations, split, groups, leakage)
-    warnings = find_warnings(split, search, options, leakage, len(conversations.needs_chat_template))
+    warnings = refusal_warnings(conversations) + find_warnings(split, search, options, leakage)
     examples = near_examples(split, search) if split.dropped or metrics["clusters"]["largest"] > 1 else []
     write_metrics("format", metrics | {"warnings": warnings, "near_examples": examples}, HEADLINE)
     log_split(metrics, warnings, examples, options)
@@ -151,13 +163,29 @@ def main(params: Params) -> None:
         log.info(moved)
 
 
+def read_rows(task: Task, options: Format) -> tuple[TextFormat | ChatFormat, Conversations]:
+    """The format of the rows, and the rows of data/clean as conversations that it can express."""
+    context = task.name == "prompt/completion" and any(
+        has_context(task, record) for records in read_records() for record in records
+    )
+    row_format = choose_row_format(options, task, context)
+    log.info(describe_row_format(row_format, task))
+    if isinstance(row_format, ChatFormat):
+        conversations = read_dialogues(task, chat_reader_of(row_format, options.system))
+        return row_format.model_copy(update={"end_tokens": list(conversations.end_tokens)}), conversations
+    if options.system is not None and row_format.prompt is None:
+        raise ConfigError(
+            "format.system: these rows are learned as they are, so no system prompt can be added; set it to null"
+        )
+    return row_format, read_conversations(task, options.system)
+
+
 def require_rows(conversations: Conversations) -> None:
     """Raise DataError if no row is left to split."""
     if not conversations.rows:
-        raise DataError(
-            f"no row to split: all {len(conversations.needs_chat_template):,} have tool calls or tool results, which the prompt "
-            "template (format.template) cannot express"
-        )
+        if conversations.refused:
+            raise DataError(f"no row to split: {'; '.join(refusal_warnings(conversations))}")
+        raise DataError("no row to split: data/clean has no rows")
 
 
 def log_split(metrics: dict[str, Any], warnings: list[str], examples: list[tuple[str, str]], options: Format) -> None:
@@ -174,6 +202,8 @@ def log_split(metrics: dict[str, Any], warnings: list[str], examples: list[tuple
         )
     if metrics["rows_without_tools"]:
         log.info(f"{metrics['rows_without_tools']:,} rows list tools, which the prompt template leaves out")
+    if chat := metrics.get("chat"):
+        log.info(describe_chat(chat))
     leakage = metrics["leakage"]
     log.info(f"Test rows with a duplicate in the training set: {describe_leakage(leakage)}")
     for warning in warnings:

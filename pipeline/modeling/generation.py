@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -40,16 +40,22 @@ class StopConditions(NamedTuple):
         return [self.eos_id, *self.other_end_ids]
 
 
-def stop_conditions(model: "PreTrainedModel", encoder: Encoder, max_new_tokens: int) -> StopConditions:
-    """The end of an answer of this model: the tokenizer's end-of-text token, and those of its generation config."""
+def stop_conditions(
+    model: "PreTrainedModel", encoder: Encoder, max_new_tokens: int, answer_end_ids: Iterable[int] = ()
+) -> StopConditions:
+    """The end of an answer of this model: the tokenizer's end-of-text token, and those of its generation config.
+
+    answer_end_ids: the tokens that end the answers of the rows, at which every model stops.
+    """
     added = encoder.tokenizer.get_added_tokens_decoder()
-    return StopConditions(
-        max_new_tokens, encoder.eos_id, encoder.pad_id, tuple(end_token_ids(model, encoder.eos_id, added)[1:])
-    )
+    end_ids = end_token_ids(model, encoder.eos_id, added, answer_end_ids)
+    return StopConditions(max_new_tokens, encoder.eos_id, encoder.pad_id, tuple(end_ids[1:]))
 
 
-def end_token_ids(model: "PreTrainedModel", eos_id: int, added_tokens: Container[int]) -> list[int]:
-    """eos_id, then the other tokens at which the model's generation config ends a text, such as <|im_end|>.
+def end_token_ids(
+    model: "PreTrainedModel", eos_id: int, added_tokens: Container[int], answer_end_ids: Iterable[int] = ()
+) -> list[int]:
+    """eos_id, then the other tokens at which the model's generation config ends a text, such as <|im_end|>, and answer_end_ids.
 
     Those that are not among the tokenizer's added tokens are left out: a configuration may hold the number of another
     tokenizer's end of text, which is ordinary text here.
@@ -57,7 +63,8 @@ def end_token_ids(model: "PreTrainedModel", eos_id: int, added_tokens: Container
     config = getattr(model, "generation_config", None)
     listed = config.eos_token_id if config is not None else None
     ids = listed if isinstance(listed, list) else [] if listed is None else [listed]
-    return [eos_id, *dict.fromkeys(token_id for token_id in ids if token_id != eos_id and token_id in added_tokens)]
+    known = [token_id for token_id in [*ids, *answer_end_ids] if token_id != eos_id and token_id in added_tokens]
+    return [eos_id, *dict.fromkeys(known)]
 
 
 @torch.inference_mode()

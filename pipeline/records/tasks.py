@@ -150,6 +150,26 @@ def turns_of(task: Task, record: Mapping[str, Any]) -> tuple[list[Turn], str]:
     return [*context, Turn("user", f"{question}\n\n{extra}" if extra else question)], record[task.answer]
 
 
+def messages_of(task: Task, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The messages of one cleaned record, its answer included, with all their keys.
+
+    >>> messages_of(task_of_mapping(["input", "output"]), {"input": "2+2", "output": "4"})
+    [{'role': 'user', 'content': '2+2'}, {'role': 'assistant', 'content': '4'}]
+    """
+    if task.name == "chat":
+        return [*_messages_of(record)]
+    turns, answer = turns_of(task, record)
+    history = [*_messages_of(record)]
+    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    messages[len(messages) - 1 - len(history) : len(messages) - 1] = history  # with all keys that they have
+    return [*messages, {"role": "assistant", "content": answer}]
+
+
+def has_context(task: Task, record: Mapping[str, Any]) -> bool:
+    """Whether a record has more than a question and an answer: a system prompt, earlier turns or tools."""
+    return task.name == "chat" or any(record.get(name) for name in (*CONTEXT, "tools"))
+
+
 def unrenderable_parts(task: Task, record: Mapping[str, Any]) -> tuple[str, ...]:
     """The parts of a record that only a chat template can render: "tool_calls", "tool_results", "tools".
 

@@ -15,12 +15,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from pipeline.chat.row_format import PLAIN_TEXT, TextFormat
 from pipeline.compose.experiments import BREAKS_DVC
 from pipeline.compose.quoting import override_error, parse_value
 from pipeline.compose.yaml_files import chosen_option
 from pipeline.config.addresses import display_address
 from pipeline.config.params import Clean, Format
 from pipeline.config.sources import Model
+from pipeline.config.templates import ChatTemplateOption
 from pipeline.config.validation import format_errors, param_errors
 from pipeline.core.console import printable
 from pipeline.core.entrypoint import report_errors
@@ -69,7 +71,7 @@ def start(arguments: argparse.Namespace, questions: Questions) -> None:
     rows = read_rows(values["data"])
     mapping = choose_mapping(rows, given, values["data"]["columns"], questions)
     say(describe_rows(rows, mapping, display_address(arguments.source)))
-    sample = render_sample(rows, mapping, Clean.model_validate(values["clean"]), template_of(values))
+    sample = render_sample(rows, mapping, Clean.model_validate(values["clean"]), row_format_of(values))
     say([*describe_sample(sample), *preview_rows(sample.rows)])
 
     machine = inspect_machine(values["compute"])
@@ -148,8 +150,13 @@ def choose_mapping(
     return choose_columns(rows.table, given, questions)
 
 
-def template_of(values: Values) -> Any:
-    return Format.model_validate(values["format"]).template
+def row_format_of(values: Values) -> TextFormat:
+    template = Format.model_validate(values["format"]).template
+    return (
+        PLAIN_TEXT
+        if isinstance(template, ChatTemplateOption)
+        else TextFormat(prompt=template.prompt, completion=template.completion)
+    )
 
 
 def changed_settings(settings: list[Setting], data: Target, model: Target) -> list[Setting]:

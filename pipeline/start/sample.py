@@ -7,14 +7,15 @@ import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter
 
+from pipeline.chat.row_format import TextFormat
 from pipeline.clean.cleaner import Cleaner, conversational_mapping
-from pipeline.config.params import Clean, Template
+from pipeline.config.params import Clean
 from pipeline.config.sources import Data, FileRows
 from pipeline.core.files import local_files
 from pipeline.errors import DataError
 from pipeline.fetch import sources
 from pipeline.format.conversations import conversations_of
-from pipeline.format.stage import render_row
+from pipeline.format.rendering import render_row
 from pipeline.records.columns import ColumnMapping
 from pipeline.records.tasks import unrenderable_parts
 
@@ -73,7 +74,7 @@ def without_token_limits(clean: Clean) -> Clean:
     return clean.model_copy(update={"question": question, "answer": answer})
 
 
-def render_sample(rows: Rows, mapping: ColumnMapping, clean: Clean, template: Template) -> Sample:
+def render_sample(rows: Rows, mapping: ColumnMapping, clean: Clean, row_format: TextFormat) -> Sample:
     """Clean and render the rows, evenly spaced ones if there are many.
 
     Raises DataError if a mapped cell is not text or no row is kept.
@@ -92,7 +93,7 @@ def render_sample(rows: Rows, mapping: ColumnMapping, clean: Clean, template: Te
             renderable.append(record)
     rendered = [
         Rendered(row["id"], row["prompt"], row["completion"])
-        for row in (render_row(conversation, template) for conversation in conversations_of(renderable, mapping.task))
+        for row in (render_row(conversation, row_format) for conversation in conversations_of(renderable, mapping.task))
     ]
     if not rendered:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())

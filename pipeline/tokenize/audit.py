@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipeline.config.params import Tokenize
 from pipeline.modeling.encoding import IGNORE_INDEX
 from pipeline.tokenize.blocks import Block
+from pipeline.tokenize.borders import RowBorders, is_learned_from_prompt
 from pipeline.tokenize.gates import MESSAGES, Finding
 from pipeline.tokenize.unknown import UnknownText
 from pipeline.train.sample_order import even_batches, sample_order
@@ -27,11 +28,12 @@ Lengths = NDArray[np.int64]  # (rows,), tokens
 class Audit:
     """Counts over the blocks of one split.
 
+    borders: the tokens at which rows begin and answers end.
     seen_hashes: the hashes of earlier rows, which the audit extends. Validation gets the set that train has filled.
     """
 
-    def __init__(self, eos_id: int, seen_hashes: set[bytes]) -> None:
-        self.eos_id, self.seen_hashes = eos_id, seen_hashes
+    def __init__(self, borders: RowBorders, seen_hashes: set[bytes]) -> None:
+        self.borders, self.seen_hashes = borders, seen_hashes
         self.labeled_tokens = 0
         self.dropped_tokens = np.zeros(2, np.int64)  # from prompts and from completions
         self.findings = {name: Finding(0, 0) for name in MESSAGES if name != "padding"}
@@ -56,7 +58,7 @@ class Audit:
 
         unknown: the unknown text in the block's "prompts" and "answers".
         """
-        starts, ends = block.offsets[:-1], block.offsets[1:]
+        starts = block.offsets[:-1]
         is_labeled = block.labels != IGNORE_INDEX
         is_labeled[starts] = False  # each token predicts the next, so none predicts the first
         labeled_per_row = np.add.reduceat(is_labeled, starts, dtype=np.int64)
@@ -65,7 +67,9 @@ class Audit:
         self._block_lengths.append(block.lengths)
         is_seen = np.fromiter(map(self._is_seen, block.row_bytes()), bool, len(block.row_ids))
         self._count("unlabelled", block.row_ids, labeled_per_row == 0)
-        self._count("unended", block.row_ids, ~(is_labeled[ends - 1] & (block.labels[ends - 1] == self.eos_id)))
+        self._count("unended", block.row_ids, ~self.borders.are_answers_ended(block))
+        self._count("wrong_start", block.row_ids, ~self.borders.are_started_once(block))
+        self._count("prompt_mismatch", block.row_ids, ~(block.is_prompted & is_learned_from_prompt(block)))
         self._count("truncated", block.row_ids, block.dropped_tokens.sum(axis=1) > 0)
         self._count("duplicates", block.row_ids, is_seen)
         self._count("prefix_mismatch", [id for id, _ in prefix_checks], np.array([c for _, c in prefix_checks], bool))
@@ -94,7 +98,8 @@ class Audit:
     def metrics(self, max_length: int) -> dict[str, Any]:
         """The section of this split in metrics/details/tokenize.json."""
         lengths = self.lengths
-        rows = {name: self.findings[name].matches for name in ("unlabelled", "unended", "truncated", "duplicates")}
+        counted = ("unlabelled", "unended", "wrong_start", "prompt_mismatch", "truncated", "duplicates")
+        rows = {name: self.findings[name].matches for name in counted}
         return {
             "rows": self.rows,
             "tokens": int(lengths.sum()),

@@ -11,8 +11,20 @@ MESSAGES = {
     "unlabelled": ("rows", "have no labeled tokens, so the model learns nothing from them", "Leave them out"),
     "unended": (
         "rows",
-        "have a truncated answer, so their labels lack the end-of-text token: such rows teach the model not to stop",
-        "Raise tokenize.max_length, leave out the rows with the longest answers (clean.answer.max_tokens)",
+        "have an answer whose end is not learned, so they teach the model not to stop: it is truncated, or the chat template "
+        "leaves out the token that ends a turn",
+        "Raise tokenize.max_length, leave out the rows with the longest answers (clean.answer.max_tokens), correct the template",
+    ),
+    "wrong_start": (
+        "rows",
+        "do not begin with exactly one beginning token",
+        "Have the chat template write the tokenizer's beginning token once, at the start: {{ bos_token }}",
+    ),
+    "prompt_mismatch": (
+        "rows",
+        "do not begin with the prompt that a served model gets: the chat template renders a turn otherwise than it asks for one",
+        "Set the template's variables so that both agree, such as "
+        "+format.template.chat_template_kwargs.enable_thinking=true, or correct the template",
     ),
     "truncated": (
         "rows",

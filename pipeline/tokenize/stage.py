@@ -1,7 +1,8 @@
 """Turns the formatted rows into token ids and labels, and audits them: if they are not fit for training, the stage stops.
 
-    python -m pipeline.tokenize     data/formatted/{train,validation}.jsonl, models/base/tokenizer.json
-                                    → data/tokenized/{train,validation}.parquet, metrics/details/tokenize.json
+    python -m pipeline.tokenize     data/formatted/{train,validation}.jsonl, data/formatted/template.json, models/base
+                                    → data/tokenized/{train,validation}.parquet, data/tokenized/template.json,
+                                    metrics/details/tokenize.json
 
 Rows are streamed in chunks of CHUNK_ROWS. The tokenizer releases Python's lock, so that the next chunks are tokenized while
 this one is truncated, labeled, counted and written. If a gate (`tokenize.gates`) is exceeded, nothing is written.
@@ -27,6 +28,9 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from pipeline.chat.encoder import ChatEncoder
+from pipeline.chat.model_template import bos_id_of, end_ids_of, load_chat_encoder
+from pipeline.chat.row_format import PLAIN_TEXT, ChatFormat, TextFormat, read_row_format, write_row_format
 from pipeline.config.params import Params, Tokenize
 from pipeline.core.entrypoint import stage
 from pipeline.core.files import atomic_write, damaged_error, iter_jsonl
@@ -37,6 +41,8 @@ from pipeline.modeling.encoding import Encoder, load_encoder
 from pipeline.modeling.model_config import max_positions_of
 from pipeline.tokenize.audit import Audit, epoch_stats
 from pipeline.tokenize.blocks import SCHEMA, Block, assemble_block
+from pipeline.tokenize.borders import borders_of
+from pipeline.tokenize.chats import ChatChunk, encode_chats
 from pipeline.tokenize.gates import require_gates
 from pipeline.tokenize.unknown import UnknownCounter, UnknownText
 
@@ -57,6 +63,10 @@ class EncodedChunk(NamedTuple):
     completions: list[list[int]]
     prefix_checks: list[tuple[int, bool]]  # (row id, whether appending the answer changes its prompt tokens)
     unknown: dict[str, UnknownText]  # in the prompts and in the answers
+    start_ids: tuple[int, ...]
+
+    def assemble(self, options: Tokenize) -> Block:
+        return assemble_block(self.row_ids, self.prompts, self.completions, options, self.start_ids)
 
 
 def encode_chunk(
@@ -81,7 +91,7 @@ def encode_chunk(
         "prompts": counter.count_rows(row_ids, prompts, [ids[start:] for ids in encoded]),
         "answers": counter.count_rows(row_ids, completions, [ids[:-1] for ids in answers]),  # without the end of text
     }
-    return EncodedChunk(row_ids, encoded, answers, prefix_checks, unknown)
+    return EncodedChunk(row_ids, encoded, answers, prefix_checks, unknown, encoder.start_ids)
 
 
 def _column(rows: list[tuple[int, dict[str, Any]]], name: str, kind: type[T], path: Path) -> list[T]:
@@ -106,13 +116,19 @@ def prefetch(function: Callable[[S], T], values: Iterable[S]) -> Iterator[T]:
             yield pending.popleft().result()
 
 
-def tokenize_split(path: Path, encoder: Encoder, options: Tokenize, audit: Audit) -> Iterator[Block]:
+def tokenize_split(path: Path, encoder: Encoder | ChatEncoder, options: Tokenize, audit: Audit) -> Iterator[Block]:
     """Yield the blocks of one split's file after adding them to the audit. Raises DataError if the file has no rows."""
     rows = enumerate(iter_jsonl(path))
     chunks = iter(lambda: list(itertools.islice(rows, CHUNK_ROWS)), [])
-    counter = UnknownCounter(encoder.tokenizer)
-    for chunk in prefetch(lambda rows: encode_chunk(rows, encoder, counter, path), chunks):
-        block = assemble_block(chunk.row_ids, chunk.prompts, chunk.completions, options, encoder.start_ids)
+    counter = UnknownCounter(encoder.literal if isinstance(encoder, ChatEncoder) else encoder.tokenizer)
+
+    def encode(rows: list[tuple[int, dict[str, Any]]]) -> EncodedChunk | ChatChunk:
+        if isinstance(encoder, ChatEncoder):
+            return encode_chats(rows, encoder, options, counter, path)
+        return encode_chunk(rows, encoder, counter, path)
+
+    for chunk in prefetch(encode, chunks):
+        block = chunk.assemble(options)
         audit.add(block, chunk.prefix_checks, chunk.unknown)
         yield block
     if not audit.rows:
@@ -131,32 +147,55 @@ def count_lines(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
-def tokenize_files(sources: dict[str, Path], target: Path, encoder: Encoder, options: Tokenize) -> dict[str, Any]:
+def tokenize_files(
+    sources: dict[str, Path],
+    target: Path,
+    folder: Path,
+    options: Tokenize,
+    row_format: TextFormat | ChatFormat = PLAIN_TEXT,
+) -> dict[str, Any]:
     """Write one Parquet file for each split into the folder `target`; return the metrics.
 
-    sources: split → JSON Lines file, train first. Raises DataError, and leaves `target` as it was, if a gate of
-    `options.gates` is exceeded.
+    sources: split → JSON Lines file, train first. folder: of the base model. Raises DataError, and leaves `target` as it was,
+    if a gate of `options.gates` is exceeded.
     """
     total, seen_hashes = sum(map(count_lines, sources.values())), set[bytes]()
-    loss = "the completion" if options.loss == "completion" else "all tokens"
+    encoder = load_encoder(folder)
+    chat_encoder = load_chat_encoder(row_format, folder, encoder) if isinstance(row_format, ChatFormat) else None
     log.info(
-        f"Tokenizing {total:,} rows ({' and '.join(sources)}, at most {options.max_length:,} tokens each); loss on {loss}"
+        f"Tokenizing {total:,} rows ({' and '.join(sources)}, at most {options.max_length:,} tokens each); "
+        f"loss on {describe_loss(options.loss, row_format)}"
     )
-    audits = {split: Audit(encoder.eos_id, seen_hashes) for split in sources}
+    borders = borders_of(encoder, end_ids_of(row_format, encoder), bos_id_of(folder, encoder))
+    audits = {split: Audit(borders, seen_hashes) for split in sources}
     with (
-        atomic_write(target) as folder,
+        atomic_write(target) as written,
         tqdm(total=total, desc="tokenize", unit="row", disable=None, leave=False) as bar,
     ):
-        folder.mkdir()
+        written.mkdir()
+        write_row_format(written, row_format)
         for split, audit in audits.items():
-            with pq.ParquetWriter(folder / f"{split}.parquet", SCHEMA, compression="zstd") as writer:
-                for block in tokenize_split(sources[split], encoder, options, audit):
+            with pq.ParquetWriter(written / f"{split}.parquet", SCHEMA, compression="zstd") as writer:
+                for block in tokenize_split(sources[split], chat_encoder or encoder, options, audit):
                     writer.write_batch(block.record_batch())
-                    bar.update(len(block.row_ids))
+                    bar.update(len(set(block.row_ids)))
         padding, epoch = epoch_stats(audits["train"], options)
         findings = {split: audit.findings for split, audit in audits.items()}
         require_gates({**findings, "train": {**findings["train"], "padding": padding}}, options.gates)
     return {**{split: audit.metrics(options.max_length) for split, audit in audits.items()}, "epoch": epoch}
+
+
+def describe_loss(loss: str, row_format: TextFormat | ChatFormat) -> str:
+    """The tokens that count toward the loss, in words.
+
+    >>> describe_loss("last", PLAIN_TEXT), describe_loss("full", PLAIN_TEXT)
+    ('the completion', 'all tokens')
+    """
+    if loss == "full":
+        return "all tokens"
+    if isinstance(row_format, TextFormat):
+        return "the completion"
+    return "every turn of the assistant" if loss == "assistant" else "the last turn of the assistant"
 
 
 def summarize_audit(metrics: dict[str, Any]) -> str:
@@ -165,7 +204,9 @@ def summarize_audit(metrics: dict[str, Any]) -> str:
     problems = {
         "rows truncated": train["rows_truncated"],
         "answer tokens lost": train["answer_tokens_lost"],
-        "answers without their end-of-text token": train["rows_unended"],
+        "rows with an answer whose end is not learned": train["rows_unended"],
+        "rows that do not begin with one beginning token": train["rows_wrong_start"],
+        "rows that do not begin with the prompt of a served model": train["rows_prompt_mismatch"],
         "duplicates": train["rows_duplicates"],
         "prompts whose tokens change when the answer is appended": train["prefixes"]["rows_different"],
         "answer tokens unknown to the tokenizer": train["unknown"]["answer_tokens"],
@@ -180,6 +221,6 @@ def summarize_audit(metrics: dict[str, Any]) -> str:
 def main(params: Params) -> None:
     require_positions(params.tokenize.max_length, BASE)
     sources = {split: FORMATTED / f"{split}.jsonl" for split in SPLITS}
-    metrics = tokenize_files(sources, TOKENIZED, load_encoder(BASE), params.tokenize)
+    metrics = tokenize_files(sources, TOKENIZED, BASE, params.tokenize, read_row_format(FORMATTED))
     write_metrics("tokenize", metrics, {"tokens.train": "train.tokens"})
     log.info(f"{summarize_audit(metrics)} → {TOKENIZED}/")

@@ -12,6 +12,8 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
+from pipeline.chat.model_template import end_ids_of
+from pipeline.chat.row_format import read_row_format
 from pipeline.config.options import Compute, Fsdp
 from pipeline.config.params import Train
 from pipeline.core.files import read_parquet
@@ -62,7 +64,7 @@ def build_trainer(
     padding_collator, packing_collator = collators(tokenizer.pad_token_id, has_chunked_loss)
     trainer = FineTuner(
         options,
-        generation_metric_of(options, validation, base),
+        generation_metric_of(options, validation, base, tokenized),
         padding_collator,
         model=model,
         args=training_arguments(options, checkpoints, device, compute),
@@ -95,12 +97,18 @@ def examples_of(rows: list[dict[str, Any]]) -> list[Example]:
     return [Example(row["input_ids"], row["labels"], 0) for row in rows]
 
 
-def generation_metric_of(options: Train, validation: pa.Table, base: Path) -> GenerationMetric | None:
+def generation_metric_of(options: Train, validation: pa.Table, base: Path, tokenized: Path) -> GenerationMetric | None:
     """The metric that scores answers in each evaluation; None if early stopping uses the validation loss."""
     if options.early_stopping.metric not in ANSWER_METRICS:
         return None
+    encoder = load_encoder(base)
     return GenerationMetric(
-        validation, load_encoder(base), options.early_stopping, options.eval_batch_size, max_positions_of(base)
+        validation,
+        encoder,
+        options.early_stopping,
+        options.eval_batch_size,
+        max_positions_of(base),
+        end_ids_of(read_row_format(tokenized), encoder),
     )
 
 

@@ -6,7 +6,11 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel
 
+from pipeline.chat.model_template import end_ids_of
+from pipeline.chat.row_format import PLAIN_TEXT, ChatFormat, TextFormat
+from pipeline.chat.served import served_template
 from pipeline.core.files import atomic_write
+from pipeline.modeling.encoding import load_encoder
 from pipeline.modeling.generation import end_token_ids
 from pipeline.modeling.loading import load_tokenizer
 from pipeline.modeling.model_config import max_positions_of
@@ -20,17 +24,24 @@ MAX_EXPONENT = 709.0  # the exponential of more overflows
 DEFAULT_MAX_POSITIONS = 2048  # where the model's configuration has no limit
 
 
-def export_model(trained: PreTrainedModel, base: Path, target: Path) -> None:
+def export_model(
+    trained: PreTrainedModel, base: Path, target: Path, row_format: TextFormat | ChatFormat = PLAIN_TEXT
+) -> None:
     """Write the weights in safetensors, the tokenizer, and a generation config for greedy answers that stop.
 
-    The tokenizer is saved to pad on the left, as generation in batches needs; whatever trains the model sets its own side.
+    The chat template is the one that rendered the rows, or one that renders messages as the prompt template did. The tokenizer
+    is saved to pad on the left, as generation in batches needs; whatever trains the model sets its own side.
     Raises ModelError, and writes nothing, if a weight is not finite.
     """
-    tokenizer = load_tokenizer(base, padding_side="left")
+    tokenizer, encoder = load_tokenizer(base, padding_side="left"), load_encoder(base)
+    start_tokens = encoder.tokenizer.decode([*encoder.start_ids], skip_special_tokens=False)
+    if (template := served_template(row_format, start_tokens, tokenizer.eos_token)) is not None:
+        set_chat_template(tokenizer, template)
     with atomic_write(target) as folder:
         model = finalize_model(trained, tokenizer, base, folder)
         require_finite_weights(model, "the trained model", "Nothing was saved. Lower train.learning_rate")
-        end_ids = end_token_ids(model, tokenizer.eos_token_id, tokenizer.added_tokens_decoder)
+        added, answer_end_ids = tokenizer.added_tokens_decoder, end_ids_of(row_format, encoder)
+        end_ids = end_token_ids(model, tokenizer.eos_token_id, added, answer_end_ids)
         model.config.pad_token_id = tokenizer.pad_token_id
         model.config.use_cache = True
         # A new config: the base's may hold sampling options, which save_pretrained refuses beside greedy decoding.
@@ -42,6 +53,12 @@ def export_model(trained: PreTrainedModel, base: Path, target: Path) -> None:
         )
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def set_chat_template(tokenizer: Any, template: str) -> None:
+    """Make `template` the tokenizer's chat template; others that it has under a name stay."""
+    named = tokenizer.chat_template
+    tokenizer.chat_template = {**named, "default": template} if isinstance(named, dict) else template
 
 
 def model_stats(model: Any, row_tokens: int, rows: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from pipeline.chat.row_format import read_row_format
 from pipeline.config.options import Compute
 from pipeline.config.params import Params, Train
 from pipeline.core.distributed import broadcast_object, is_main_process, local_rank, process_group
@@ -81,7 +82,7 @@ def train(options: Train, device: torch.device, compute: Compute | None = None) 
         if is_main_process():
             write_history(TRAIN_HISTORY, history)
             write_step_log(TRAIN_STEPS, steps)
-            export_model(model.cpu(), BASE, FINETUNED)
+            export_model(model.cpu(), BASE, FINETUNED, read_row_format(TOKENIZED))
         return {**metrics, "warnings": warnings, "environment": environment_record(device)}
 
 
