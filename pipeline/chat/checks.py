@@ -30,6 +30,7 @@ class CheckedDialogue(NamedTuple):
     rows: list[RowText]
     control_tokens: int = 0  # in its texts
     thoughts_left_out: bool = False  # whether a learned turn has a thought that the template does not render
+    tools_left_out: bool = False  # whether the template does not render the list of tools
     reason: str | None = None
     detail: str = ""
 
@@ -104,7 +105,7 @@ def check_dialogue(
     thoughts = any(
         _loses_thought(escaped.dialogue.messages[turn.message], turn.answer) for row in rows for turn in row.turns
     )
-    return CheckedDialogue(rows, escaped.tokens, thoughts)
+    return CheckedDialogue(rows, escaped.tokens, thoughts, _loses_tools(escaped.dialogue, rows[-1].text))
 
 
 def missing_text(dialogue: Dialogue, text: str) -> str:
@@ -142,6 +143,11 @@ def _in_json(content: str) -> str:
 def _without_thought(message: dict[str, Any]) -> str:
     content = str(message["content"] or "")
     return content.rpartition(THINKING_TAGS[1])[2] if message["role"] == "assistant" else content
+
+
+def _loses_tools(dialogue: Dialogue, text: str) -> bool:
+    names = [tool.get("function", tool).get("name") for tool in dialogue.tools if isinstance(tool, dict)]
+    return any(isinstance(name, str) and name not in text for name in names)
 
 
 def _loses_thought(message: dict[str, Any], answer: str) -> bool:

@@ -67,7 +67,7 @@ class ChatTemplate:
         given = [{key: value for key, value in m.items() if key not in UNRENDERED_KEYS} for m in messages]
         variables = {"strftime_now": _strftime_template_date, **self.special_tokens, **self.kwargs}
         try:
-            texts, marks = render_jinja_template(
+            rendered: Any = render_jinja_template(
                 [given],
                 tools=list(tools) or None,
                 chat_template=self.source if self.tool_source is None or not tools else self.tool_source,
@@ -77,8 +77,8 @@ class ChatTemplate:
             )
         except Exception as error:  # a template can raise whatever Python can
             raise RenderingError(_describe(error)) from None
-        spans = [Span(start, end) for start, end in marks[0]] if marked else []
-        return str(texts[0]), spans
+        texts, marks = rendered
+        return texts[0], [Span(start, end) for start, end in marks[0]] if marked else []
 
 
 def _strftime_template_date(format: str) -> str:

@@ -138,6 +138,7 @@ CHAT_FACTS = {
     "rows_with_control_tokens": "rows have control tokens in their texts, which stay text",
     "rows_with_folded_system": "system prompts start the first user turn, because the template knows no system role",
     "thoughts_left_out": "rows have thoughts (reasoning_content) that the template leaves out",
+    "tools_left_out": "rows list tools, which the template leaves out",
 }
 
 

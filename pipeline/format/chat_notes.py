@@ -8,6 +8,11 @@ from pipeline.format.chat_rows import CHAT_REASONS
 from pipeline.format.conversations import Conversations
 from pipeline.records.tasks import Task
 
+OTHER_TEMPLATE = (
+    "Another template may render them: model.chat_template=chatml with model.replace_chat_template=true knows system prompts, tool "
+    "calls and results"
+)
+ADVICE = {"template_error": OTHER_TEMPLATE, "left_out_by_template": OTHER_TEMPLATE}
 NEEDS_CHAT_TEMPLATE = "have tool calls or tool results, which the prompt template (format.template) cannot express"
 
 
@@ -30,6 +35,7 @@ def describe_chat(chat: dict[str, Any]) -> str:
         "rows_with_control_tokens": "rows have control tokens in their texts, which stay text",
         "rows_with_folded_system": "system prompts start the first user turn, because the template knows no system role",
         "thoughts_left_out": "rows have thoughts (reasoning_content) that the template leaves out",
+        "tools_left_out": "rows list tools, which the template leaves out",
     }
     parts += [f"{chat[name]:,} {note}" for name, note in notes.items() if chat[name]]
     return "; ".join(parts)
@@ -44,5 +50,8 @@ def refusal_warnings(conversations: Conversations) -> list[str]:
     for reason, count in counts.items():
         described = NEEDS_CHAT_TEMPLATE if reason == "needs_chat_template" else f"are dialogues {CHAT_REASONS[reason]}"
         example = f" (the first is {examples[reason]})" if reason in examples else ""
-        warnings.append(f"{count:,} of {total:,} rows {described}{example}; they are left out, and stay in data/clean")
+        advice = f". {ADVICE[reason]}" if reason in ADVICE else ""
+        warnings.append(
+            f"{count:,} of {total:,} rows {described}{example}; they are left out, and stay in data/clean{advice}"
+        )
     return warnings

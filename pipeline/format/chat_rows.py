@@ -37,6 +37,7 @@ class ChatCounts:
     rows_with_control_tokens: int = 0  # in their texts, where they are literal
     rows_with_folded_system: int = 0
     thoughts_left_out: int = 0  # rows
+    tools_left_out: int = 0  # rows whose list of tools the template does not render
     examples: dict[str, str] = field(default_factory=dict)  # reason → the first row's id and what is wrong
 
 
@@ -80,6 +81,7 @@ class ChatReader:
         self.counts.rows_with_control_tokens += checked.control_tokens > 0
         self.counts.rows_with_folded_system += len(dialogue.messages) < len(given.messages)
         self.counts.thoughts_left_out += checked.thoughts_left_out
+        self.counts.tools_left_out += checked.tools_left_out
         return dialogue
 
 

@@ -28,7 +28,9 @@ from pipeline.records.tasks import Task
 
 
 def choose_row_format(options: Format, task: Task, has_context: bool, folder: Path = BASE) -> TextFormat | ChatFormat:
-    """The format of the rows for the model in `folder`. has_context: whether rows of prompt and completion have a system prompt, history or tools.
+    """The format of the rows for the model in `folder`.
+
+    has_context: whether rows of prompt and completion have a system prompt, history or tools.
 
     Raises ConfigError if a chat template is demanded and the model has none.
     """

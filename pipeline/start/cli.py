@@ -152,11 +152,9 @@ def choose_mapping(
 
 def row_format_of(values: Values) -> TextFormat:
     template = Format.model_validate(values["format"]).template
-    return (
-        PLAIN_TEXT
-        if isinstance(template, ChatTemplateOption)
-        else TextFormat(prompt=template.prompt, completion=template.completion)
-    )
+    if isinstance(template, ChatTemplateOption):
+        return PLAIN_TEXT
+    return TextFormat(prompt=template.prompt, completion=template.completion)
 
 
 def changed_settings(settings: list[Setting], data: Target, model: Target) -> list[Setting]:
