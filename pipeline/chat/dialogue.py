@@ -37,7 +37,7 @@ def is_learned(message: Message) -> bool:
 def structure_error(messages: list[Message]) -> str | None:
     """The reason why the messages are no dialogue to learn from; None if they are one.
 
-    >>> structure_error([{"role": "user", "content": "Flu?"}, {"role": "tool", "content": "38.5"}])
+    >>> structure_error([{"role": "tool", "content": "38.5"}, {"role": "assistant", "content": "Rest."}])
     'tool_result_without_call'
     """
     if not learned_turns(messages, "assistant"):

@@ -9,8 +9,8 @@ from pipeline.format.conversations import Conversations
 from pipeline.records.tasks import Task
 
 OTHER_TEMPLATE = (
-    "Another template may render them: model.chat_template=chatml with model.replace_chat_template=true knows system prompts, tool "
-    "calls and results"
+    "Another template may render them: model.chat_template=chatml with model.replace_chat_template=true knows system prompts, "
+    "tool calls and results"
 )
 ADVICE = {"template_error": OTHER_TEMPLATE, "left_out_by_template": OTHER_TEMPLATE}
 NEEDS_CHAT_TEMPLATE = "have tool calls or tool results, which the prompt template (format.template) cannot express"
