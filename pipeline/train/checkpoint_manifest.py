@@ -51,6 +51,12 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(usable, key=_step, default=None)
 
 
+def last_complete_step(folder: Path) -> int | None:
+    """The step of the latest complete checkpoint in a folder, whose files are not checked; None if there is none."""
+    steps = [_step(checkpoint) for checkpoint in _checkpoints(folder) if (checkpoint / MANIFEST).exists()]
+    return max(steps, default=None)
+
+
 def _set_aside(checkpoint: Path, damaged: list[str]) -> None:
     target = checkpoint.with_name(f"{DAMAGED_PREFIX}{checkpoint.name}")
     if target.is_dir():

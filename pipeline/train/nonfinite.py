@@ -11,7 +11,7 @@ from pipeline.config.params import Train
 from pipeline.core.paths import TRAIN_ROWS, shorten_path
 from pipeline.errors import ModelError
 from pipeline.modeling.loading import nonfinite_weights
-from pipeline.train.checkpoint_manifest import MANIFEST
+from pipeline.train.checkpoint_manifest import last_complete_step
 from pipeline.train.step_log import LoggedStep
 
 SHOWN_IDS = 5
@@ -112,8 +112,6 @@ def listed_ids(ids: Sequence[int]) -> str:
 
 def kept_checkpoint(folder: Path) -> str:
     """A sentence about the last complete checkpoint in a folder."""
-    steps = [int(path.parent.name.rpartition("-")[2]) for path in folder.glob(f"checkpoint-*/{MANIFEST}")]
-    if not steps:
+    if (step := last_complete_step(folder)) is None:
         return "There is no checkpoint yet."
-    checkpoint = shorten_path(folder / f"checkpoint-{max(steps)}")
-    return f"{checkpoint} is kept, with the weights of step {max(steps)}."
+    return f"{shorten_path(folder / f'checkpoint-{step}')} is kept, with the weights of step {step}."

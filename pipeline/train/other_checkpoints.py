@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.core.files import write_json
 from pipeline.core.paths import shorten_path
 from pipeline.modeling.resume_key import ResumeKey
-from pipeline.train.checkpoint_manifest import MANIFEST
+from pipeline.train.checkpoint_manifest import MANIFEST, last_complete_step
 
 KEY_FILE = "key.json"  # beside the checkpoints of a training
 LISTED = 3  # trainings in the messages
@@ -41,9 +41,8 @@ def _is_running(folder: Path) -> bool:
 
 def _describe(folder: Path, key: ResumeKey) -> str:
     shown = shorten_path(folder)
-    step = max(int(path.parent.name.rpartition("-")[2]) for path in folder.glob(f"checkpoint-*/{MANIFEST}"))
     return (
-        f"Not resuming from {shown}/checkpoint-{step}, which is of another training: "
+        f"Not resuming from {shown}/checkpoint-{last_complete_step(folder)}, which is of another training: "
         f"{key.describe_differences(_read_key(folder))}. To remove it: rm -r {shown}"
     )
 
