@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from pipeline.chat.control_tokens import THINKING_TAGS, ControlTokens
+from pipeline.chat.control_tokens import REASONING_KEYS, THINKING_TAGS, ControlTokens
 from pipeline.chat.dialogue import Dialogue, learned_turns, structure_error
 from pipeline.chat.rows import RowText, render_rows
 from pipeline.chat.template import ChatTemplate, RenderingError, required_variables
@@ -64,6 +64,10 @@ def require_usable_template(template: ChatTemplate, tokens: ControlTokens, name:
         )
 
 
+class _TimeIsUp(BaseException):
+    """Not an Exception, which the body may catch."""
+
+
 @contextmanager
 def limit_time(seconds: float) -> Iterator[None]:
     """Raise TimeoutError in the body after that many seconds: templates can loop. Only in the main thread of a process."""
@@ -72,12 +76,14 @@ def limit_time(seconds: float) -> Iterator[None]:
         return
 
     def stop(number: int, frame: Any) -> None:
-        raise TimeoutError
+        raise _TimeIsUp
 
     previous = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
+    except _TimeIsUp:
+        raise TimeoutError from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
@@ -151,5 +157,5 @@ def _loses_tools(dialogue: Dialogue, text: str) -> bool:
 
 
 def _loses_thought(message: dict[str, Any], answer: str) -> bool:
-    thought = message.get("reasoning_content")
+    thought = next((message[key] for key in REASONING_KEYS if message.get(key)), None)
     return isinstance(thought, str) and bool(thought.strip()) and thought.strip() not in answer

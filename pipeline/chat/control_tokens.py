@@ -16,7 +16,8 @@ from pipeline.chat.dialogue import Dialogue
 
 THINKING_TAGS = ("<think>", "</think>")  # an assistant's own, however a tokenizer flags them
 PRIVATE_USE = range(0xE000, 0xF900)
-TEXT_KEYS = ("content", "reasoning_content", "name", "tool_calls")
+REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")  # by which transformers finds the thought of a turn
+TEXT_KEYS = ("content", *REASONING_KEYS, "name", "tool_calls")
 
 
 class EscapedDialogue(NamedTuple):

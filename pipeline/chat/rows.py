@@ -75,7 +75,7 @@ def marked_spans(
     for turn in turns:
         if not all(marked[turn.span.start : turn.span.end]):
             shown = "".join(
-                c for c, is_marked in zip(text[turn.start :], marked[turn.start :], strict=False) if is_marked
+                c for c, is_marked in zip(turn.text[turn.start :], marked[turn.start :], strict=False) if is_marked
             )
             raise MarksError(
                 f"its template marks {_shorten(shown)} as generated (by {{% generation %}}), but the assistant generates "

@@ -65,15 +65,16 @@ class ChatTemplate:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         given = [{key: value for key, value in m.items() if key not in UNRENDERED_KEYS} for m in messages]
-        variables = {"strftime_now": _strftime_template_date, **self.special_tokens, **self.kwargs}
+        source = self.source if self.tool_source is None or not tools else self.tool_source
         try:
+            _compile(source).globals["strftime_now"] = _strftime_template_date
             rendered: Any = render_jinja_template(
                 [given],
                 tools=list(tools) or None,
-                chat_template=self.source if self.tool_source is None or not tools else self.tool_source,
+                chat_template=source,
                 add_generation_prompt=add_generation_prompt,
                 return_assistant_tokens_mask=marked,
-                **variables,
+                **{**self.special_tokens, **self.kwargs},
             )
         except Exception as error:  # a template can raise whatever Python can
             raise RenderingError(_describe(error)) from None

@@ -13,7 +13,7 @@ Where the prompt still is no start of the rendering, the turn is learned as rend
 from collections.abc import Collection
 from typing import NamedTuple
 
-from pipeline.chat.control_tokens import THINKING_TAGS, ControlTokens
+from pipeline.chat.control_tokens import REASONING_KEYS, THINKING_TAGS, ControlTokens
 from pipeline.chat.dialogue import Dialogue
 from pipeline.chat.template import ChatTemplate, RenderingError, Span
 
@@ -122,7 +122,7 @@ def find_end(tokens: ControlTokens, answer: str, message: dict[str, object]) -> 
 
 def _next_opener(template: ChatTemplate, tokens: ControlTokens, dialogue: Dialogue, index: int) -> str:
     """The control token that opens the turn after this one; "" if none does."""
-    turn = {key: value for key, value in dialogue.messages[index].items() if key != "reasoning_content"}
+    turn = {key: value for key, value in dialogue.messages[index].items() if key not in REASONING_KEYS}
     messages = [*dialogue.messages[:index], turn]
     try:
         upto = template.render(messages, dialogue.tools)
