@@ -111,7 +111,7 @@ def check_dialogue(
     thoughts = any(
         _loses_thought(escaped.dialogue.messages[turn.message], turn.answer) for row in rows for turn in row.turns
     )
-    return CheckedDialogue(rows, escaped.tokens, thoughts, _loses_tools(escaped.dialogue, rows[-1].text))
+    return CheckedDialogue(rows, escaped.tokens, thoughts, _loses_tools(template, escaped.dialogue))
 
 
 def missing_text(dialogue: Dialogue, text: str) -> str:
@@ -151,9 +151,14 @@ def _without_thought(message: dict[str, Any]) -> str:
     return content.rpartition(THINKING_TAGS[1])[2] if message["role"] == "assistant" else content
 
 
-def _loses_tools(dialogue: Dialogue, text: str) -> bool:
-    names = [tool.get("function", tool).get("name") for tool in dialogue.tools if isinstance(tool, dict)]
-    return any(isinstance(name, str) and name not in text for name in names)
+def _loses_tools(template: ChatTemplate, dialogue: Dialogue) -> bool:
+    """Whether the text is the same without the list of tools."""
+    if not dialogue.tools:
+        return False
+    try:
+        return template.render(dialogue.messages, dialogue.tools) == template.render(dialogue.messages)
+    except RenderingError:  # of calls without tools
+        return False
 
 
 def _loses_thought(message: dict[str, Any], answer: str) -> bool:
