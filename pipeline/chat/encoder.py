@@ -21,7 +21,7 @@ from pipeline.modeling.encoding import IGNORE_INDEX, Encoder
 
 class EncodedText(NamedTuple):
     ids: list[int]
-    spans: list[Span]  # of each token, the characters of the text
+    spans: list[tuple[int, int]]  # of each token, the start and end of its characters in the text
 
 
 class ChatRow(NamedTuple):
@@ -90,23 +90,21 @@ class ChatEncoder:
         (turn,) = row.turns
         prompt, answer = self.encode(turn.prompt, escaped), self.encode(turn.answer, escaped)
         start = len(turn.prompt)
-        parts = EncodedText(
-            prompt.ids + answer.ids, prompt.spans + [Span(a + start, b + start) for a, b in answer.spans]
-        )
+        parts = EncodedText(prompt.ids + answer.ids, prompt.spans + [(a + start, b + start) for a, b in answer.spans])
         return _chat_row(parts, row, len(prompt.ids), is_whole=False)
 
     def encode(self, text: str, escaped: EscapedDialogue) -> EncodedText:
         """The token ids of a rendered text. Control tokens that people wrote are literal."""
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
-        encoded = EncodedText(encoding.ids, [Span(*span) for span in encoding.offsets])
+        encoded = EncodedText(encoding.ids, encoding.offsets)
         if not escaped.originals or not any(character in text for character in escaped.originals):
             return encoded
         ids: list[int] = []
-        spans: list[Span] = []
+        spans: list[tuple[int, int]] = []
         for part in self._split_at_control_tokens(encoded, len(text)):
-            span = Span(part.spans[0].start, part.spans[-1].end)
-            if any(character in text[span.start : span.end] for character in escaped.originals):
-                part = self._encode_literally(text[span.start : span.end], span.start, escaped)
+            start, end = part.spans[0][0], part.spans[-1][1]
+            if any(character in text[start:end] for character in escaped.originals):
+                part = self._encode_literally(text[start:end], start, escaped)
             ids += part.ids
             spans += part.spans
         return EncodedText(ids, spans)
@@ -132,7 +130,7 @@ class ChatEncoder:
             encoding.ids
         ):  # the literal mode knows those that are not flagged as special
             return self._encode_in_pieces(text, start, escaped)
-        return EncodedText(encoding.ids, [Span(a + start, b + start) for a, b in encoding.offsets])
+        return EncodedText(encoding.ids, [(a + start, b + start) for a, b in encoding.offsets])
 
     def _encode_in_pieces(self, text: str, start: int, escaped: EscapedDialogue) -> EncodedText:
         """Encode the text with a border after each first character of a control token, so that none is found."""
@@ -144,11 +142,11 @@ class ChatEncoder:
                 piece = ""
         pieces.append(piece)
         ids: list[int] = []
-        spans: list[Span] = []
+        spans: list[tuple[int, int]] = []
         for piece, at in zip(pieces, accumulate(map(len, pieces), initial=start), strict=False):
             encoding = self.literal.encode(escaped.restore(piece), add_special_tokens=False)
             ids += encoding.ids
-            spans += [Span(a + at, b + at) for a, b in encoding.offsets]
+            spans += [(a + at, b + at) for a, b in encoding.offsets]
         return EncodedText(ids, spans)
 
 
@@ -158,7 +156,7 @@ def _chat_row(encoded: EncodedText, row: RowText, prompt_tokens: int, is_whole: 
         encoded.ids,
         label_spans(encoded, row.learned),
         prompt_tokens,
-        sum(span.start < end for span in encoded.spans),
+        sum(start < end for start, _ in encoded.spans),
         all(turn.is_prompted for turn in row.turns),
         is_whole,
         tuple(turn.message for turn in row.turns),
@@ -168,7 +166,7 @@ def _chat_row(encoded: EncodedText, row: RowText, prompt_tokens: int, is_whole: 
 def label_spans(encoded: EncodedText, learned: Sequence[Span]) -> list[int]:
     """The labels of tokens: those with characters in a learned span keep their id.
 
-    >>> label_spans(EncodedText([5, 6, 7], [Span(0, 2), Span(2, 4), Span(4, 5)]), [Span(2, 4)])
+    >>> label_spans(EncodedText([5, 6, 7], [(0, 2), (2, 4), (4, 5)]), [Span(2, 4)])
     [-100, 6, -100]
     """
     labels = [IGNORE_INDEX] * len(encoded.ids)
