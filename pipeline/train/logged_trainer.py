@@ -136,8 +136,11 @@ class LoggedTrainer(StrictTrainer):
         raise failed_step_error(failed, previous, self.options, self.args.bf16, self.checkpoints)
 
     def _rows_of(self, ids: list[int]) -> list[dict[str, Any]]:
-        index_of = {id: index for index, id in enumerate(self.train_dataset["id"])}
-        return [self.train_dataset[index_of[id]] for id in ids]
+        """The rows with these ids. A dialogue may have several, one for each learned turn."""
+        indices: dict[int, list[int]] = {}
+        for index, id in enumerate(self.train_dataset["id"]):
+            indices.setdefault(id, []).append(index)
+        return [self.train_dataset[index] for id in dict.fromkeys(ids) for index in indices[id]]
 
     def _ids_without_finite_loss(self, rows: list[dict[str, Any]]) -> list[int]:
         """Of these rows, those that have no finite loss. None if a row of another step has none, either."""
