@@ -52,7 +52,9 @@ def require_usable_template(template: ChatTemplate, tokens: ControlTokens, name:
     except TimeoutError:
         raise DataError(f"{name} did not render three short turns in {MAX_SECONDS:g} seconds: it loops") from None
     except RenderingError as error:
-        raise DataError(f"{name} cannot render a question and an answer: {error}") from None
+        hint = re.search(r"'(\w+)' is undefined", str(error))
+        advice = f". Set it: +format.template.chat_template_kwargs.{hint[1]}=…" if hint else ""
+        raise DataError(f"{name} cannot render a question and an answer: {error}{advice}") from None
     counts = {message["content"]: (message["role"], text.count(message["content"])) for message in messages}
     if wrong := [(role, count) for role, count in counts.values() if count != 1]:
         role, count = wrong[0]
