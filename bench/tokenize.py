@@ -28,6 +28,7 @@ from pipeline.config.params import Gates, Tokenize
 from pipeline.core.files import iter_jsonl, write_jsonl
 from pipeline.modeling.encoding import Encoder, load_encoder
 from pipeline.synthetic.dialogues import generate_dialogues, read_knowledge
+from pipeline.tokenize.row_tokenizer import text_tokenizer
 from pipeline.tokenize.stage import CHUNK_ROWS, tokenize_files
 
 KNOWLEDGE = Path("data/knowledge/conditions.yaml")
@@ -95,7 +96,7 @@ def tokenize_options(max_length: int) -> Tokenize:
     gates = Gates(**dict.fromkeys(Gates.model_fields))
     return Tokenize(
         max_length=max_length,
-        loss="completion",
+        loss="assistant",
         batch_size=8,
         group_by_length=True,
         packing=False,
@@ -117,9 +118,9 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     stage_options = tokenize_options(options.max_length)
 
     def stage() -> dict[str, Any]:
-        metrics: dict[str, Any] = tokenize_files({"train": source}, folder / "tokenized", encoder, stage_options)[
-            "train"
-        ]
+        metrics: dict[str, Any] = tokenize_files(
+            {"train": source}, folder / "tokenized", text_tokenizer(encoder), stage_options
+        )["train"]
         return metrics
 
     words = statistics.mean(len(f"{prompt} {completion}".split()) for prompt, completion in pairs)

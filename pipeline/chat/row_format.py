@@ -7,15 +7,18 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from pipeline.config.base import Section
 from pipeline.core.files import damaged_error, read_json, write_json
 
 FILE_NAME = "template.json"
 
 
-class TextFormat(Section):
+class _Format(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TextFormat(_Format):
     """Rows of prompt and completion. The templates are null where both are the user's own texts, or plain text."""
 
     kind: Literal["text"] = "text"
@@ -23,7 +26,7 @@ class TextFormat(Section):
     completion: str | None = None
 
 
-class ChatFormat(Section):
+class ChatFormat(_Format):
     """Rows of messages."""
 
     kind: Literal["chat"] = "chat"

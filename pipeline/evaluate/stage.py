@@ -22,7 +22,7 @@ import torch
 
 from pipeline.chat.model_template import read_model_templates
 from pipeline.chat.row_format import FILE_NAME as TEMPLATE_FILE
-from pipeline.chat.row_format import ChatFormat, TextFormat, read_row_format
+from pipeline.chat.row_format import PLAIN_TEXT, ChatFormat, TextFormat, read_row_format
 from pipeline.chat.served import served_template
 from pipeline.config.params import Evaluate, Params
 from pipeline.core.entrypoint import stage
@@ -130,11 +130,11 @@ def reference_losses(questions: list[Question], model: Any, reader: QuestionRead
 
 def evaluate_model(
     rows: list[FormattedRow],
-    row_format: TextFormat | ChatFormat,
     folder: Path,
     options: Evaluate,
     device: Any,
     journal: AnswerJournal | None = None,
+    row_format: TextFormat | ChatFormat = PLAIN_TEXT,
 ) -> tuple[list[Prediction], dict[str, Any]]:
     """(predictions, metrics) of the model in a folder. journal: answers from which an interrupted evaluation resumes."""
     if not rows:
@@ -211,7 +211,7 @@ def main(params: Params, instance: str) -> None:
             "the model needs more for its longest test row. Set evaluate.precision=bf16, lower evaluate.max_new_tokens, or "
             "use a smaller model"
         ):
-            predictions, metrics = evaluate_model(rows, row_format, folder, options, device, journal)
+            predictions, metrics = evaluate_model(rows, folder, options, device, journal, row_format)
         with atomic_write(PREDICTIONS / f"{instance}.jsonl") as temporary:
             write_jsonl(temporary, predictions)
         write_metrics(

@@ -137,18 +137,18 @@ def build_example(
     prompt: list[int],
     completion: list[int],
     max_length: int,
-    loss: str = "completion",
+    loss: str = "assistant",
     start_ids: tuple[int, ...] = (),
 ) -> Example:
     """The input_ids and labels of one row, truncated to `max_length` tokens by `truncate_row`.
 
-    loss: "completion" ignores the prompt's labels, "full" labels every token.
+    loss: "full" labels every token; otherwise the prompt's labels are ignored.
 
     >>> build_example([1, 2], [3, 9], max_length=8)
     Example(input_ids=[1, 2, 3, 9], labels=[-100, -100, 3, 9], dropped_tokens=0)
     """
     row = truncate_row(prompt, completion, max_length, start_ids)
-    ignored = row.prompt_tokens if loss == "completion" else 0
+    ignored = 0 if loss == "full" else row.prompt_tokens
     labels = [IGNORE_INDEX] * ignored + row.input_ids[ignored:]
     return Example(row.input_ids, labels, row.dropped_prompt_tokens + row.dropped_completion_tokens)
 

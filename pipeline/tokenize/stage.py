@@ -28,22 +28,20 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from pipeline.chat.encoder import ChatEncoder
-from pipeline.chat.model_template import bos_id_of, end_ids_of, load_chat_encoder
-from pipeline.chat.row_format import PLAIN_TEXT, ChatFormat, TextFormat, read_row_format, write_row_format
+from pipeline.chat.row_format import ChatFormat, TextFormat, read_row_format, write_row_format
 from pipeline.config.params import Params, Tokenize
 from pipeline.core.entrypoint import stage
 from pipeline.core.files import atomic_write, damaged_error, iter_jsonl
 from pipeline.core.metrics import write_metrics
 from pipeline.core.paths import BASE, FORMATTED, TOKENIZED
 from pipeline.errors import DataError
-from pipeline.modeling.encoding import Encoder, load_encoder
+from pipeline.modeling.encoding import Encoder
 from pipeline.modeling.model_config import max_positions_of
 from pipeline.tokenize.audit import Audit, epoch_stats
 from pipeline.tokenize.blocks import SCHEMA, Block, assemble_block
-from pipeline.tokenize.borders import borders_of
 from pipeline.tokenize.chats import ChatChunk, encode_chats
 from pipeline.tokenize.gates import require_gates
+from pipeline.tokenize.row_tokenizer import RowTokenizer, load_row_tokenizer
 from pipeline.tokenize.unknown import UnknownCounter, UnknownText
 
 log = logging.getLogger(__name__)
@@ -116,16 +114,16 @@ def prefetch(function: Callable[[S], T], values: Iterable[S]) -> Iterator[T]:
             yield pending.popleft().result()
 
 
-def tokenize_split(path: Path, encoder: Encoder | ChatEncoder, options: Tokenize, audit: Audit) -> Iterator[Block]:
+def tokenize_split(path: Path, tokenizer: RowTokenizer, options: Tokenize, audit: Audit) -> Iterator[Block]:
     """Yield the blocks of one split's file after adding them to the audit. Raises DataError if the file has no rows."""
     rows = enumerate(iter_jsonl(path))
     chunks = iter(lambda: list(itertools.islice(rows, CHUNK_ROWS)), [])
-    counter = UnknownCounter(encoder.literal if isinstance(encoder, ChatEncoder) else encoder.tokenizer)
+    counter = UnknownCounter(tokenizer.encoder.tokenizer)
 
     def encode(rows: list[tuple[int, dict[str, Any]]]) -> EncodedChunk | ChatChunk:
-        if isinstance(encoder, ChatEncoder):
-            return encode_chats(rows, encoder, options, counter, path)
-        return encode_chunk(rows, encoder, counter, path)
+        if tokenizer.chat is not None:
+            return encode_chats(rows, tokenizer.chat, options, counter, path)
+        return encode_chunk(rows, tokenizer.encoder, counter, path)
 
     for chunk in prefetch(encode, chunks):
         block = chunk.assemble(options)
@@ -148,35 +146,28 @@ def count_lines(path: Path) -> int:
 
 
 def tokenize_files(
-    sources: dict[str, Path],
-    target: Path,
-    folder: Path,
-    options: Tokenize,
-    row_format: TextFormat | ChatFormat = PLAIN_TEXT,
+    sources: dict[str, Path], target: Path, tokenizer: RowTokenizer, options: Tokenize
 ) -> dict[str, Any]:
     """Write one Parquet file for each split into the folder `target`; return the metrics.
 
-    sources: split → JSON Lines file, train first. folder: of the base model. Raises DataError, and leaves `target` as it was,
-    if a gate of `options.gates` is exceeded.
+    sources: split → JSON Lines file, train first. Raises DataError, and leaves `target` as it was, if a gate of
+    `options.gates` is exceeded.
     """
     total, seen_hashes = sum(map(count_lines, sources.values())), set[bytes]()
-    encoder = load_encoder(folder)
-    chat_encoder = load_chat_encoder(row_format, folder, encoder) if isinstance(row_format, ChatFormat) else None
     log.info(
         f"Tokenizing {total:,} rows ({' and '.join(sources)}, at most {options.max_length:,} tokens each); "
-        f"loss on {describe_loss(options.loss, row_format)}"
+        f"loss on {describe_loss(options.loss, tokenizer.row_format)}"
     )
-    borders = borders_of(encoder, end_ids_of(row_format, encoder), bos_id_of(folder, encoder))
-    audits = {split: Audit(borders, seen_hashes) for split in sources}
+    audits = {split: Audit(tokenizer.borders, seen_hashes) for split in sources}
     with (
-        atomic_write(target) as written,
+        atomic_write(target) as folder,
         tqdm(total=total, desc="tokenize", unit="row", disable=None, leave=False) as bar,
     ):
-        written.mkdir()
-        write_row_format(written, row_format)
+        folder.mkdir()
+        write_row_format(folder, tokenizer.row_format)
         for split, audit in audits.items():
-            with pq.ParquetWriter(written / f"{split}.parquet", SCHEMA, compression="zstd") as writer:
-                for block in tokenize_split(sources[split], chat_encoder or encoder, options, audit):
+            with pq.ParquetWriter(folder / f"{split}.parquet", SCHEMA, compression="zstd") as writer:
+                for block in tokenize_split(sources[split], tokenizer, options, audit):
                     writer.write_batch(block.record_batch())
                     bar.update(len(set(block.row_ids)))
         padding, epoch = epoch_stats(audits["train"], options)
@@ -221,6 +212,7 @@ def summarize_audit(metrics: dict[str, Any]) -> str:
 def main(params: Params) -> None:
     require_positions(params.tokenize.max_length, BASE)
     sources = {split: FORMATTED / f"{split}.jsonl" for split in SPLITS}
-    metrics = tokenize_files(sources, TOKENIZED, BASE, params.tokenize, read_row_format(FORMATTED))
+    tokenizer = load_row_tokenizer(read_row_format(FORMATTED), BASE)
+    metrics = tokenize_files(sources, TOKENIZED, tokenizer, params.tokenize)
     write_metrics("tokenize", metrics, {"tokens.train": "train.tokens"})
     log.info(f"{summarize_audit(metrics)} → {TOKENIZED}/")

@@ -24,10 +24,12 @@ from transformers import (
     RwkvConfig,
 )
 
+from pipeline.chat.row_format import PLAIN_TEXT
 from pipeline.config.params import Evaluate
 from pipeline.core.files import read_jsonl, write_jsonl
 from pipeline.errors import ConfigError, ModelError
-from pipeline.evaluate.stage import evaluate_model, max_prompt_tokens, predict_rows, reference_losses
+from pipeline.evaluate.questions import Lengths, QuestionReader
+from pipeline.evaluate.stage import evaluate_model, max_prompt_tokens, predict_answers, reference_losses
 from pipeline.modeling.answer_journal import Answer, AnswerJournal, describe_other_journals, open_answer_journal
 from pipeline.modeling.collation import collate_padded
 from pipeline.modeling.encoding import IGNORE_INDEX, Example, load_encoder
@@ -36,7 +38,7 @@ from pipeline.modeling.held_out_loss import batches_by_length, held_out_loss, ro
 from pipeline.modeling.loading import load_model, load_tokenizer
 from pipeline.modeling.resume_key import ResumeKey
 
-OPTIONS: dict[str, Any] = {"engine": "transformers", "semantic_model": None, "semantic_sha256": None}
+OPTIONS: dict[str, Any] = {"turns": "last", "engine": "transformers", "semantic_model": None, "semantic_sha256": None}
 EOS_ID, PAD_ID = 0, 1
 STOP = StopConditions(20, EOS_ID, PAD_ID)
 
@@ -264,6 +266,14 @@ def test_max_new_tokens_must_leave_room_for_a_prompt() -> None:
         max_prompt_tokens(64, 64)
 
 
+LIMITS = Lengths(prompt=84, row=96)  # of the small model, with 12 new tokens
+
+
+def base_reader() -> QuestionReader:
+    folder = Path("models/base")
+    return QuestionReader(PLAIN_TEXT, folder, load_encoder(folder), "last")
+
+
 def evaluate_base(rows: list[dict[str, Any]], **changes: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     options = Evaluate(limit=None, max_new_tokens=12, batch_size=5, precision="fp32", **OPTIONS)
     return evaluate_model(rows, Path("models/base"), options.model_copy(update=changes), torch.device("cpu"))
@@ -292,10 +302,9 @@ def test_precision_bf16_applies_to_answers_but_not_to_the_loss(in_built: Path) -
     assert len(predictions) == 3
     assert metrics["loss"] == evaluate_base(rows)[1]["loss"]
     model = load_model(Path("models/base")).to(torch.bfloat16)
-    encoder = load_encoder(Path("models/base"))
-    expected = predict_rows(
-        rows, model, encoder, Evaluate(limit=None, max_new_tokens=12, batch_size=5, precision="bf16", **OPTIONS), 96
-    )
+    reader = base_reader()
+    options = Evaluate(limit=None, max_new_tokens=12, batch_size=5, precision="bf16", **OPTIONS)
+    expected = predict_answers(reader.read(rows, LIMITS), model, reader, options)
     assert [row["prediction"] for row in predictions] == [row["prediction"] for row in expected]
 
 
@@ -340,13 +349,15 @@ def test_the_loss_includes_the_end_of_text_but_not_the_prompt(in_built: Path) ->
     assert answer[-1] == encoder.eos_id == load_tokenizer(Path("models/base")).eos_token_id
     log_probabilities = torch.log_softmax(model(torch.tensor([ids + answer])).logits[0].double(), dim=-1)
     expected = [-log_probabilities[len(ids) + i - 1, token].item() for i, token in enumerate(answer)]
-    (loss,) = reference_losses([row], model, encoder, 96)
+    reader = base_reader()
+    (loss,) = reference_losses(reader.read([row], LIMITS), model, reader)
     assert loss == {"loss": pytest.approx(sum(expected) / len(answer), abs=1e-6), "tokens": len(answer), "bytes": 4}
 
 
 def test_a_row_scores_the_same_alone_and_in_a_batch(in_built: Path) -> None:
     rows = read_jsonl(Path("data/formatted/test.jsonl"))[:9]
-    encoder, model = load_encoder(Path("models/base")), load_model(Path("models/base"))
+    reader, model = base_reader(), load_model(Path("models/base"))
     options = Evaluate(limit=None, max_new_tokens=12, batch_size=9, precision="fp32", **OPTIONS)
-    batched = predict_rows(rows, model, encoder, options, 96)
-    assert [predict_rows([row], model, encoder, options, 96)[0] for row in rows] == batched
+    questions = reader.read(rows, LIMITS)
+    batched = predict_answers(questions, model, reader, options)
+    assert [predict_answers([question], model, reader, options)[0] for question in questions] == batched

@@ -3,7 +3,8 @@
 import pytest
 from support.splitting import assigned, leakage_of, options, row, rows_of, sentences, split_of
 
-from pipeline.format.conversations import Conversation
+from pipeline.format.chat_notes import refusal_warnings
+from pipeline.format.conversations import Conversation, Conversations
 from pipeline.format.duplicates import DuplicateSearch
 from pipeline.format.notes import find_warnings, near_examples
 from pipeline.format.split import Split
@@ -14,7 +15,7 @@ WEEKS = [f"What can I do at home for a sore throat that came with the cold in we
 def warnings_of(split: Split, **near: object) -> list[str]:
     tested = options(near=near)
     search = DuplicateSearch(split.rows, tested.near)
-    return find_warnings(split, search, tested, leakage_of(split, tested), set_aside=0)
+    return find_warnings(split, search, tested, leakage_of(split, tested))
 
 
 def test_ordinary_split_has_no_warnings() -> None:
@@ -36,10 +37,11 @@ def test_small_splits_are_named(test: int, validation: int, expected: list[str])
     assert [warning[: len(start)] for warning, start in zip(found, expected, strict=True)] == expected
 
 
-def test_rows_set_aside_are_named() -> None:
-    split = split_of(rows := rows_of(sentences(500, 9)))
-    found = find_warnings(split, DuplicateSearch(rows, options().near), options(), leakage_of(split), set_aside=100)
-    assert [warning[:47] for warning in found] == ["100 of 600 rows have tool calls or tool results"]
+def test_rows_that_are_left_out_are_named() -> None:
+    rows = [(id, "needs_chat_template", "") for id in range(100)]
+    (found,) = refusal_warnings(Conversations(rows_of(sentences(300, 9)), rows))
+    assert found.startswith("100 of 400 rows have tool calls or tool results, which the prompt template")
+    assert "they are left out, and stay in data/clean" in found
 
 
 def test_dropped_rows_are_named_with_the_key_and_examples() -> None:

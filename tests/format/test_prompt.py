@@ -6,15 +6,15 @@ import pytest
 import yaml
 from support.project import SHIPPED
 
-from pipeline.config.params import Template
+from pipeline.chat.row_format import TextFormat
 from pipeline.config.placeholders import template_errors
 from pipeline.format.conversations import conversations_of
-from pipeline.format.stage import render_row
+from pipeline.format.rendering import render_row
 from pipeline.records.tasks import task_of_mapping
 
 TEMPLATES = {
-    path.stem: Template(**yaml.safe_load(path.read_text(encoding="utf-8")))
-    for path in (SHIPPED / "conf/format/template").glob("*.yaml")
+    name: TextFormat(**yaml.safe_load((SHIPPED / f"conf/format/template/{name}.yaml").read_text(encoding="utf-8")))
+    for name in ("tutorial", "plain")
 }
 TURNS = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"), ("user", "Flu?"), ("assistant", "Rest.")]
 CHAT = [{"role": role, "content": content} for role, content in TURNS]

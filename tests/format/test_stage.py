@@ -9,20 +9,22 @@ import pyarrow.parquet as pq
 import pytest
 from support.splitting import options, rows_of, sentences, split_of
 
+from pipeline.chat.row_format import TextFormat
 from pipeline.core.files import read_jsonl
 from pipeline.core.paths import FORMATTED
 from pipeline.errors import DataError
 from pipeline.format.conversations import Conversations
 from pipeline.format.stage import cluster_table, collect_metrics, describe_split, require_rows, write_splits
 
+TEXT = TextFormat(prompt="{question}", completion="{answer}")
 WEEKS = [f"What can I do at home for a sore throat that came with the cold in week {week}?" for week in range(5)]
 
 
 def test_every_row_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows = rows_of(WEEKS + sentences(60, 9))
-    split = split_of(rows, tested := options(near={"strategy": "drop"}))
-    write_splits(split, {}, [70], tested.template)
+    split = split_of(rows, options(near={"strategy": "drop"}))
+    write_splits(split, {}, Conversations(rows, [(70, "needs_chat_template", "")]), TEXT)
     written = {name: read_jsonl(FORMATTED / f"{name}.jsonl") for name in ("train", "validation", "test", "dropped")}
     assert sorted(row["id"] for rows in written.values() for row in rows) == [*range(65), 70]
     assert {tuple(row) for name in ("train", "validation", "test") for row in written[name]} == {
@@ -48,7 +50,12 @@ def test_clusters_are_stored_by_the_id_of_their_first_row() -> None:
 
 def test_metrics_count_every_row() -> None:
     split = split_of(rows := rows_of([*WEEKS, *sentences(60, 9)]))
-    metrics = collect_metrics(Conversations(rows, [7, 8], 3), split, {}, {"exact": 0.0, "near": 0.0})
+    metrics = collect_metrics(
+        Conversations(rows, [(7, "needs_chat_template", ""), (8, "needs_chat_template", "")], 3),
+        split,
+        {},
+        {"exact": 0.0, "near": 0.0},
+    )
     assert metrics["rows_in"] == sum(metrics["rows"].values()) + sum(metrics["dropped"].values()) == 67
     assert metrics["dropped"]["needs_chat_template"] == 2
     assert metrics["rows_without_tools"] == 3
@@ -57,8 +64,8 @@ def test_metrics_count_every_row() -> None:
 
 
 def test_rows_that_all_need_a_chat_template_are_an_error() -> None:
-    with pytest.raises(DataError, match="all 2 have tool calls"):
-        require_rows(Conversations([], [1, 2], 0))
+    with pytest.raises(DataError, match="2 of 2 rows have tool calls"):
+        require_rows(Conversations([], [(id, "needs_chat_template", "") for id in (1, 2)]))
 
 
 @pytest.mark.parametrize(

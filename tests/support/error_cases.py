@@ -118,7 +118,7 @@ CONFIGURATION = {
     ),
     "early stopping on answers without completion loss": Case(
         queue("tokenize.loss=full", "train.early_stopping.metric=f1"),
-        ("train.early_stopping.metric: f1 scores answers", "use validation_loss, or tokenize.loss=completion"),
+        ("train.early_stopping.metric: f1 scores answers", "use validation_loss, or tokenize.loss=assistant"),
     ),
     "several errors": Case(
         queue("train.epochs=oops", "model=folder", "+train.warmup=3"),

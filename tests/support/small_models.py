@@ -12,6 +12,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from pipeline.chat.row_format import PLAIN_TEXT, write_row_format
 from pipeline.modeling.encoding import Example
 
 VOCABULARY = 101
@@ -72,6 +73,7 @@ def write_tokenized(folder: Path, rows: dict[str, list[Example]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tokens = pa.list_(pa.int32())
     schema = pa.schema({"id": pa.int64(), "input_ids": tokens, "labels": tokens, "length": pa.int32()})
+    write_row_format(folder, PLAIN_TEXT)
     for name, examples in rows.items():
         values = [
             {"id": 100 + i, "input_ids": row.input_ids, "labels": row.labels, "length": len(row.input_ids)}

@@ -7,7 +7,8 @@ import numpy as np
 import yaml
 from support.project import SHIPPED
 
-from pipeline.config.params import Format, NearDuplicates, Template
+from pipeline.config.params import Format, NearDuplicates
+from pipeline.config.templates import TextTemplate
 from pipeline.format.conversations import Conversation
 from pipeline.format.duplicates import DuplicateSearch
 from pipeline.format.leakage import measure_leakage
@@ -26,8 +27,9 @@ OPTIONS = Format(
     folds=None,
     fold=0,
     max_leakage=0.0,
+    system=None,
     near=NEAR,
-    template=Template(**yaml.safe_load((SHIPPED / "conf/format/template/plain.yaml").read_text(encoding="utf-8"))),
+    template=TextTemplate(**yaml.safe_load((SHIPPED / "conf/format/template/plain.yaml").read_text(encoding="utf-8"))),
 )
 
 

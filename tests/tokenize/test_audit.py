@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.tokenizing import borders_with
 
 from pipeline.config.params import Gates, Tokenize
 from pipeline.errors import DataError
@@ -27,7 +28,9 @@ def block(
     offsets = np.cumsum([0, *(len(tokens) for _, tokens, _ in rows)]).astype(np.int32)
     dropped = np.zeros((len(rows), 2), np.int32)
     dropped[-1] = dropped_tokens
-    return Block(row_ids, input_ids, labels, offsets, np.full(len(rows), completion_tokens, np.int32), dropped)
+    prompts = np.array([prompt for _, _, prompt in rows], np.int32)
+    completions = np.full(len(rows), completion_tokens, np.int32)
+    return Block(row_ids, input_ids, labels, offsets, completions, dropped, prompts, np.ones(len(rows), bool))
 
 
 def gates(**limits: float) -> Gates:
@@ -37,11 +40,11 @@ def gates(**limits: float) -> Gates:
 def options(**changes: Any) -> Tokenize:
     training = {"batch_size": 2, "group_by_length": False, "packing": False}
     machines = {"gradient_accumulation": 1, "processes": 1, "nodes": 1}
-    return Tokenize(max_length=32, loss="completion", gates=gates(), **{**training, **machines, **changes})
+    return Tokenize(max_length=32, loss="assistant", gates=gates(), **{**training, **machines, **changes})
 
 
 def test_audit_counts_what_training_sees() -> None:
-    audit = Audit(EOS, set())
+    audit = Audit(borders_with(EOS), set())
     audit.add(
         block((10, [3, 4, 5, 7, 2], 3), (11, [5, 6, 9, 8, 7], 2), completion_tokens=4, dropped_tokens=(3, 1)),
         [(10, False), (11, True)],
@@ -50,6 +53,8 @@ def test_audit_counts_what_training_sees() -> None:
     assert audit.findings == {
         "unlabelled": Finding(2, 6, 12),
         "unended": Finding(3, 6, 11),
+        "wrong_start": Finding(0, 6),
+        "prompt_mismatch": Finding(0, 6),
         "truncated": Finding(1, 6, 11),
         "answer_tokens_lost": Finding(1, 16, 11),
         "duplicates": Finding(1, 6, 14),
@@ -62,6 +67,8 @@ def test_audit_counts_what_training_sees() -> None:
         "supervised_share": 8 / 21,
         "rows_unlabelled": 2,
         "rows_unended": 3,
+        "rows_wrong_start": 0,
+        "rows_prompt_mismatch": 0,
         "rows_truncated": 1,
         "rows_duplicates": 1,
         "prompt_tokens_lost": 3,
@@ -71,6 +78,8 @@ def test_audit_counts_what_training_sees() -> None:
         "share": {
             "unlabelled": 2 / 6,
             "unended": 3 / 6,
+            "wrong_start": 0.0,
+            "prompt_mismatch": 0.0,
             "truncated": 1 / 6,
             "answer_tokens_lost": 1 / 16,
             "duplicates": 1 / 6,
@@ -83,7 +92,7 @@ def test_audit_counts_what_training_sees() -> None:
 
 
 def test_row_of_one_token_has_no_labeled_token() -> None:
-    audit = Audit(EOS, set())
+    audit = Audit(borders_with(EOS), set())
     audit.add(block((1, [2], 0), (2, [5, 2], 0)))
     assert audit.findings["unlabelled"] == Finding(1, 2, 1)
     assert audit.findings["unended"] == Finding(1, 2, 1)
@@ -92,7 +101,7 @@ def test_row_of_one_token_has_no_labeled_token() -> None:
 
 def test_duplicates_of_train_rows_count_in_validation() -> None:
     seen: set[bytes] = set()
-    train, validation = Audit(EOS, seen), Audit(EOS, seen)
+    train, validation = Audit(borders_with(EOS), seen), Audit(borders_with(EOS), seen)
     train.add(block((1, [5, 2], 0), (2, [6, 2], 0)))
     validation.add(block((3, [7, 2], 0), (4, [6, 2], 1)))
     assert train.findings["duplicates"] == Finding(0, 2)
@@ -100,7 +109,7 @@ def test_duplicates_of_train_rows_count_in_validation() -> None:
 
 
 def test_same_tokens_divided_into_other_rows_are_no_duplicates() -> None:
-    audit = Audit(EOS, set())
+    audit = Audit(borders_with(EOS), set())
     audit.add(block((1, [5, 6], 0), (2, [7, 2], 0), (3, [5], 0), (4, [6, 7, 2], 0)))
     assert audit.findings["duplicates"].matches == 0
 
@@ -122,7 +131,7 @@ def test_padding_of_batches(lengths: list[int], batch_size: int, padding: int, p
 
 
 def test_epoch_has_the_padding_of_the_configured_order() -> None:
-    audit = Audit(EOS, set())
+    audit = Audit(borders_with(EOS), set())
     audit.add(block(*((index, [9] * length, 0) for index, length in enumerate([1, 9] * 32))))
     shuffled, metrics = epoch_stats(audit, options(batch_size=4))
     by_length, _ = epoch_stats(audit, options(batch_size=4, group_by_length=True))
@@ -138,7 +147,7 @@ def test_epoch_has_the_padding_of_the_configured_order() -> None:
 
 @pytest.mark.parametrize("group_by_length", [False, True])
 def test_packing_leaves_no_padding(group_by_length: bool) -> None:
-    audit = Audit(EOS, set())
+    audit = Audit(borders_with(EOS), set())
     audit.add(block(*((index, [9] * length, 0) for index, length in enumerate([1, 9] * 32))))
     padded = epoch_stats(audit, options(group_by_length=group_by_length))[1]["padding"]
     packed, metrics = epoch_stats(audit, options(group_by_length=group_by_length, packing=True))

@@ -20,6 +20,7 @@ from pipeline.chat import encoder as encoder_module
 from pipeline.chat.row_format import ChatFormat
 from pipeline.core.files import write_jsonl
 from pipeline.errors import DataError
+from pipeline.tokenize.row_tokenizer import load_row_tokenizer
 from pipeline.tokenize.stage import tokenize_files
 
 ROWS = [{"id": number, "messages": TWO_TURNS.messages} for number in range(4)]
@@ -31,7 +32,9 @@ def tokenize(folder: Path, template: str, bos: str = "", end: str = END, **optio
         write_jsonl(folder / f"{name}.jsonl", ROWS)
     sources = {name: folder / f"{name}.jsonl" for name in ("train", "validation")}
     row_format = ChatFormat(source=template, stop_tokens=[END], end_tokens=[end])
-    return tokenize_files(sources, folder / "tokenized", model, tokenize_options(**options), row_format)
+    return tokenize_files(
+        sources, folder / "tokenized", load_row_tokenizer(row_format, model), tokenize_options(**options)
+    )
 
 
 def test_rows_of_chats_pass_the_gates(tmp_path: Path) -> None:
@@ -125,5 +128,6 @@ def test_rows_that_are_no_dialogues_are_named(tmp_path: Path) -> None:
     model = chat_folder(tmp_path / "model")
     write_jsonl(tmp_path / "train.jsonl", ROWS_WITHOUT)
     row_format = ChatFormat(source=CHATML, stop_tokens=[END], end_tokens=[END])
+    tokenizer = load_row_tokenizer(row_format, model)
     with pytest.raises(DataError, match=r"train\.jsonl is damaged \(row 1 has no messages\)"):
-        tokenize_files({"train": tmp_path / "train.jsonl"}, tmp_path / "out", model, tokenize_options(), row_format)
+        tokenize_files({"train": tmp_path / "train.jsonl"}, tmp_path / "out", tokenizer, tokenize_options())

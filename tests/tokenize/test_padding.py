@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
 from support.project import ROOT
+from support.tokenizing import borders_with
 from torch.utils.data import BatchSampler
 
 from pipeline.config.params import Gates, Tokenize
@@ -47,7 +48,7 @@ def audit(tmp_path: Path) -> Audit:
     block = assemble_block(list(range(ROWS)), [[] for _ in completions], completions, options(), start_ids=())
     for name in ("train", "validation"):
         pq.write_table(pa.Table.from_batches([block.record_batch()]), tmp_path / f"{name}.parquet")
-    audit = Audit(EOS, set())
+    audit = Audit(borders_with(EOS), set())
     audit.add(block)
     return audit
 

@@ -17,6 +17,7 @@ from pipeline.config.params import Gates, Tokenize
 from pipeline.core.files import write_jsonl
 from pipeline.errors import DataError, ModelError
 from pipeline.modeling.encoding import Encoder, Example, build_example, load_encoder, truncate_prompt
+from pipeline.tokenize.row_tokenizer import text_tokenizer
 from pipeline.tokenize.stage import encode_chunk, prefetch, require_positions, summarize_audit, tokenize_files
 from pipeline.tokenize.unknown import UnknownCounter
 
@@ -59,7 +60,7 @@ def model_folder(folder: Path, tokenizer: Tokenizer, **config: object) -> Path:
     return folder
 
 
-def options(max_length: int = 16, loss: str = "completion", **gates: float) -> Tokenize:
+def options(max_length: int = 16, loss: str = "assistant", **gates: float) -> Tokenize:
     """Without limits other than those of `gates`."""
     return Tokenize(
         max_length=max_length,
@@ -77,7 +78,7 @@ def options(max_length: int = 16, loss: str = "completion", **gates: float) -> T
 def tokenized(rows: list[dict[str, Any]], folder: Path, encoder: Encoder, options: Tokenize) -> list[dict[str, Any]]:
     """The rows that the stage writes for these training rows, read back."""
     write_jsonl(folder / "train.jsonl", rows)
-    tokenize_files({"train": folder / "train.jsonl"}, folder / "tokenized", encoder, options)
+    tokenize_files({"train": folder / "train.jsonl"}, folder / "tokenized", text_tokenizer(encoder), options)
     return pq.read_table(folder / "tokenized/train.parquet").to_pylist()
 
 
@@ -90,18 +91,18 @@ LABELS_AFTER_START = [-100, -100, -100, -100, -100, 7, 8, 2], [-100, -100, -100,
 @pytest.mark.parametrize(
     ("bos", "loss", "input_ids", "labels"),
     [
-        (False, "completion", IDS, LABELS),
+        (False, "assistant", IDS, LABELS),
         (False, "full", IDS, IDS),
-        (True, "completion", IDS_AFTER_START, LABELS_AFTER_START),
+        (True, "assistant", IDS_AFTER_START, LABELS_AFTER_START),
         (True, "full", IDS_AFTER_START, IDS_AFTER_START),
     ],
-    ids=["completion", "full", "completion, start token", "full, start token"],
+    ids=["assistant", "full", "assistant, start token", "full, start token"],
 )
 def test_rows_become_input_ids_and_labels(
     tmp_path: Path, bos: bool, loss: str, input_ids: tuple[list[int], ...], labels: tuple[list[int], ...]
 ) -> None:
     assert tokenized(ROWS, tmp_path, encoder(bos), options(loss=loss)) == [
-        {"id": number, "input_ids": row_ids, "labels": row_labels, "length": len(row_ids)}
+        {"id": number, "input_ids": row_ids, "labels": row_labels, "length": len(row_ids), "dropped_tokens": 0}
         for number, (row_ids, row_labels) in enumerate(zip(input_ids, labels, strict=True))
     ]
 
@@ -124,7 +125,7 @@ def test_rows_equal_those_of_build_example(tmp_path: Path) -> None:
     words = [*VOCABULARY][3:]
     texts = [[" ".join(chance.choices(words, k=chance.randint(0, 20))) for _ in range(2)] for _ in range(300)]
     rows = [{"id": at, "prompt": prompt, "completion": answer} for at, (prompt, answer) in enumerate(texts)]
-    for bos, loss in ((False, "completion"), (True, "full")):
+    for bos, loss in ((False, "assistant"), (True, "full")):
         row_encoder = encoder(bos)
         prompts = row_encoder.encode_prompts(prompt for prompt, _ in texts)
         completions = row_encoder.encode_completions(completion for _, completion in texts)
@@ -159,7 +160,7 @@ def test_metrics_cover_every_split_and_an_epoch(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "train.jsonl", ROWS)
     write_jsonl(tmp_path / "validation.jsonl", [{"id": 3, "prompt": "it ?", "completion": "no"}, {**ROWS[1], "id": 4}])
     sources = {name: tmp_path / f"{name}.jsonl" for name in ("train", "validation")}
-    metrics = tokenize_files(sources, tmp_path / "tokenized", encoder(False), options())
+    metrics = tokenize_files(sources, tmp_path / "tokenized", text_tokenizer(encoder(False)), options())
     assert {name: metrics["train"][name] for name in ("rows", "tokens", "rows_duplicates")} == {
         "rows": 3,
         "tokens": 16,
@@ -193,7 +194,7 @@ def test_exceeded_gates_are_all_reported_and_nothing_is_written(tmp_path: Path) 
         tokenize_files(
             sources,
             tmp_path / "tokenized",
-            encoder(False),
+            text_tokenizer(encoder(False)),
             options(8, max_unended=0.0, max_duplicates=0.5, max_truncated=0.3),
         )
     assert str(error.value).splitlines() == [
@@ -253,7 +254,9 @@ def test_prefixes_are_checked_in_the_first_rows_and_a_sample(tmp_path: Path, mon
 def test_damaged_input_is_reported_with_its_row(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "train.jsonl").write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=re.escape(message)):
-        tokenize_files({"train": tmp_path / "train.jsonl"}, tmp_path / "tokenized", encoder(False), options())
+        tokenize_files(
+            {"train": tmp_path / "train.jsonl"}, tmp_path / "tokenized", text_tokenizer(encoder(False)), options()
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
 
 
@@ -293,7 +296,7 @@ def test_row_of_at_most_eight_tokens(
     prompt: list[int], completion: list[int], start: tuple[int, ...], input_ids: list[int], labeled: int, dropped: int
 ) -> None:
     labels = [-100] * (8 - labeled) + input_ids[8 - labeled :]
-    assert build_example(prompt, completion, 8, "completion", start) == Example(input_ids, labels, dropped)
+    assert build_example(prompt, completion, 8, "assistant", start) == Example(input_ids, labels, dropped)
     assert build_example(prompt, completion, 8, "full", start) == Example(input_ids, input_ids, dropped)
 
 
@@ -304,7 +307,7 @@ def test_every_row_has_labels_and_the_right_length() -> None:
         start = chance.choice([(), (BOS,), (BOS, 3)])
         prompt = [*start, *range(100, 100 + chance.randint(0, 60))]
         completion = [*range(200, 200 + chance.randint(0, 60)), EOS]
-        example = build_example(prompt, completion, max_length, "completion", start)
+        example = build_example(prompt, completion, max_length, "assistant", start)
         labels = [label for label in example.labels if label != -100]
         tokens = len(prompt) + len(completion)
         assert len(example.input_ids) == len(example.labels) == min(tokens, max_length)

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from pipeline.config.params import Gates, Tokenize
 from pipeline.errors import DataError
 from pipeline.modeling.encoding import Encoder, start_ids_of
+from pipeline.tokenize.row_tokenizer import text_tokenizer
 from pipeline.tokenize.stage import summarize_audit, tokenize_files
 from pipeline.tokenize.unknown import UnknownCounter, UnknownText, knows_every_text, unknown_id_of
 
@@ -89,8 +90,10 @@ def tokenized(rows: list[dict[str, Any]], folder: Path, max_unknown: float | Non
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     gates = Gates(**{**dict.fromkeys(Gates.model_fields), "max_unknown": max_unknown})
     training = {"batch_size": 2, "group_by_length": False, "packing": False, "gradient_accumulation": 1}
-    options = Tokenize(max_length=16, loss="completion", gates=gates, processes=1, nodes=1, **training)
-    return tokenize_files(dict.fromkeys(("train", "validation"), path), folder / "out", words(yes=1, no=2), options)
+    options = Tokenize(max_length=16, loss="assistant", gates=gates, processes=1, nodes=1, **training)
+    return tokenize_files(
+        dict.fromkeys(("train", "validation"), path), folder / "out", text_tokenizer(words(yes=1, no=2)), options
+    )
 
 
 ROWS = [

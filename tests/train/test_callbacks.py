@@ -68,7 +68,7 @@ def test_generation_metric_is_the_mean_score_and_keeps_the_generation_config(
 def test_generation_metric_refuses_rows_without_prompts(in_built: Path) -> None:
     rows = read_parquet(VALIDATION)
     fully_labeled = rows.set_column(rows.schema.get_field_index("labels"), "labels", rows["input_ids"])
-    message = r"train.early_stopping.metric: f1 scores answers .* tokenize.loss=completion"
+    message = r"train.early_stopping.metric: f1 scores answers .* tokenize.loss=assistant"
     with pytest.raises(ConfigError, match=message):
         GenerationMetric(fully_labeled, load_encoder(BASE), generation_metric().options, 4, 96)
 
