@@ -24,6 +24,7 @@ class RowBorders(NamedTuple):
     def are_answers_ended(self, block: Block) -> RowMask:
         """Whether each run of labels ends with a token that ends an answer. Whitespace may follow it."""
         is_labeled = block.labels != IGNORE_INDEX
+        is_labeled[block.offsets[:-1]] = False  # no token predicts the first
         is_last = np.zeros(len(is_labeled), bool)
         is_last[block.offsets[1:] - 1] = True
         is_run_end = is_labeled & (is_last | ~np.append(is_labeled[1:], False))

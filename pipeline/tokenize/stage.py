@@ -179,7 +179,7 @@ def tokenize_files(
 def describe_loss(loss: str, row_format: TextFormat | ChatFormat) -> str:
     """The tokens that count toward the loss, in words.
 
-    >>> describe_loss("last", PLAIN_TEXT), describe_loss("full", PLAIN_TEXT)
+    >>> describe_loss("last", TextFormat()), describe_loss("full", TextFormat())
     ('the completion', 'all tokens')
     """
     if loss == "full":

@@ -63,7 +63,7 @@ def test_each_step_has_its_rows_and_what_it_did() -> None:
             [
                 "123,456 tokens to train on, of which 46.5% count toward the loss",
                 "train rows: 12 truncated",
-                "validation rows: 1 with the end of the answer cut off",
+                "validation rows: 1 with an answer whose end is not learned",
             ],
         ),
     ]

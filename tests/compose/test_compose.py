@@ -74,7 +74,11 @@ def test_every_option_of_conf_fits_the_schema(option: str, tmp_path: Path, monke
         parent = parent.get(key, {})
     parent.pop(section, None)
     dump_yaml(tmp_path / "conf/config.yaml", config)
-    completed = [f"{group}.{key}=mine" for key in ("path", "name") if key in values and values[key] is None]
+    completed = [
+        f"{'.'.join([*sections, section])}.{key}=mine"
+        for key in ("path", "name")
+        if key in values and values[key] is None
+    ]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pipeline.compose.resolvers.require_valid", lambda values: None)
     assert param_errors(parse_params(compose_params(option, *completed))) == []

@@ -164,6 +164,8 @@ def test_histogram_bins_do_not_depend_on_the_rows() -> None:
 EXCEEDED: dict[str, tuple[Finding, float]] = {
     "max_unlabelled": (Finding(1, 10, 3), 0.0),
     "max_unended": (Finding(1, 10, 3), 0.05),
+    "max_wrong_start": (Finding(1, 10, 3), 0.05),
+    "max_prompt_mismatch": (Finding(1, 10, 3), 0.05),
     "max_truncated": (Finding(2, 10, 3), 0.1),
     "max_answer_tokens_lost": (Finding(50, 1000, 3), 0.04),
     "max_duplicates": (Finding(5, 10, 3), 0.4),

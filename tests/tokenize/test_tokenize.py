@@ -153,6 +153,7 @@ def test_row_is_truncated_to_max_length(tmp_path: Path) -> None:
         "input_ids": [1, 3, 4, 5, 6, 7, 8, 2],
         "labels": [-100, -100, -100, -100, -100, 7, 8, 2],
         "length": 8,
+        "dropped_tokens": 4,
     }
 
 
@@ -175,6 +176,7 @@ def test_metrics_cover_every_split_and_an_epoch(tmp_path: Path) -> None:
 
 def test_summary_names_only_the_problems_that_occur() -> None:
     train: dict[str, Any] = {"rows": 1300, "tokens": 9000, "supervised_share": 0.5, "rows_truncated": 0}
+    train |= {"rows_wrong_start": 0, "rows_prompt_mismatch": 0}
     train |= {"answer_tokens_lost": 0, "rows_unended": 0, "rows_duplicates": 0, "prefixes": {"rows_different": 0}}
     train["unknown"] = {"answer_tokens": 0, "prompt_tokens": 0}
     batches = {"padding": {"share": 0.25}}
@@ -182,7 +184,7 @@ def test_summary_names_only_the_problems_that_occur() -> None:
     assert summarize_audit({"train": train, "epoch": batches}) == plain
     train |= {"rows_truncated": 7, "answer_tokens_lost": 30, "rows_unended": 2}
     assert summarize_audit({"train": train, "epoch": batches}) == (
-        f"{plain}; 7 rows truncated, 30 answer tokens lost, 2 answers without their end-of-text token"
+        f"{plain}; 7 rows truncated, 30 answer tokens lost, 2 rows with an answer whose end is not learned"
     )
 
 
@@ -199,10 +201,10 @@ def test_exceeded_gates_are_all_reported_and_nothing_is_written(tmp_path: Path) 
         )
     assert str(error.value).splitlines() == [
         "these rows are not fit for training:",
-        "  tokenize.gates.max_unended: 1 of 4 rows of train (25.00%, the first has id 7) have a truncated answer, so their "
-        "labels lack the end-of-text token: such rows teach the model not to stop; the limit is 0.00%. Raise "
-        "tokenize.max_length, leave out the rows with the longest answers (clean.answer.max_tokens), or allow it: "
-        "tokenize.gates.max_unended=0.25",
+        "  tokenize.gates.max_unended: 1 of 4 rows of train (25.00%, the first has id 7) have an answer whose end is not "
+        "learned, so they teach the model not to stop: it is truncated, or the chat template leaves out the token that ends a "
+        "turn; the limit is 0.00%. Raise tokenize.max_length, leave out the rows with the longest answers "
+        "(clean.answer.max_tokens), correct the template, or allow it: tokenize.gates.max_unended=0.25",
         "  tokenize.gates.max_duplicates: 1 of 1 rows of validation (100.00%, the first has id 8) have the same token ids as "
         "an earlier row of their own split or the training set; the limit is 50.00%. Leave them out, or allow it: "
         "tokenize.gates.max_duplicates=1",
