@@ -16,10 +16,9 @@ from pipeline.chat.dialogue import Dialogue, learned_turns, structure_error
 from pipeline.chat.rows import RowText, render_rows
 from pipeline.chat.template import ChatTemplate, RenderingError, required_variables
 from pipeline.chat.traits import has_malformed_calls
+from pipeline.chat.turns import TOKEN_SHAPE
 from pipeline.errors import DataError
 
-# What looks like a control token, and is spelled letter by letter if the tokenizer does not have it.
-TOKEN_SHAPE = re.compile(r"<\|[^<>|\s]{1,40}\|>|<｜[^<>｜\s]{1,40}｜>|<(?:start|end)_of_turn>")
 MAX_SECONDS = 20.0  # for one dialogue, which takes a thousandth
 SAMPLE = ("q1vx", "a1kd", "q2zp", "a2ht", "q3mw")  # texts that no template writes
 

@@ -10,6 +10,7 @@ rendering of the messages up to the turn. Some templates keep to that only rough
 Where the prompt still is no start of the rendering, the turn is learned as rendered and counted (`is_prompted`).
 """
 
+import re
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from pipeline.chat.dialogue import Dialogue
 from pipeline.chat.template import ChatTemplate, RenderingError, Span
 
 OPEN, CLOSE = THINKING_TAGS
+# What looks like a control token, and is spelled letter by letter if the tokenizer does not have it.
+TOKEN_SHAPE = re.compile(r"<\|[^<>|\s]{1,40}\|>|<｜[^<>｜\s]{1,40}｜>|<(?:start|end)_of_turn>")
 EMPTY_THOUGHT = f"\n{CLOSE}\n\n"  # after "<think>\n", as Qwen and DeepSeek write a thought that is empty
 NEXT_MESSAGES = {
     "user": {"role": "user", "content": "?"},

@@ -16,6 +16,7 @@ from pipeline.config.validation import format_errors, param_errors
 from pipeline.core.files import local_path
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.fetch import sources
+from pipeline.fetch.chat_template import CHATML
 from pipeline.fetch.data_files import require_file
 from pipeline.fetch.model_files import require_model_folder
 from pipeline.fetch.read_files import peek_rows
@@ -41,7 +42,7 @@ def source_errors(values: dict[str, Any]) -> list[str]:
 
     The column mapping of a local file is checked here by the function that fetch uses.
     """
-    errors = _template_errors(_parse(Format, values.get("format")))
+    errors = _template_errors(values)
     for section, kind in (("data", Data), ("model", Model)):
         source = _parse(kind, values.get(section))
         try:
@@ -57,17 +58,22 @@ def source_errors(values: dict[str, Any]) -> list[str]:
     return errors
 
 
-def _template_errors(options: Format | None) -> list[str]:
-    """Errors of a chat template of the user's own."""
-    if options is None or not isinstance(options.template, ChatTemplateOption) or options.template.path is None:
-        return []
+def _template_errors(values: dict[str, Any]) -> list[str]:
+    """Errors of the user's own chat templates."""
     from pipeline.chat.template import read_template_file
 
-    try:
-        read_template_file(options.template.path)
-    except PipelineError as error:
-        return [f"format.template.path: {error}"]
-    return []
+    options, model = _parse(Format, values.get("format")), _parse(Model, values.get("model"))
+    paths = {"model.chat_template": model.chat_template if model else None}
+    if options and isinstance(options.template, ChatTemplateOption):
+        paths["format.template.path"] = options.template.path
+    errors = []
+    for key, path in paths.items():
+        try:
+            if path not in (None, CHATML):
+                read_template_file(path)
+        except PipelineError as error:
+            errors.append(f"{key}: {error}")
+    return errors
 
 
 def _errors_of_source(source: Any, values: dict[str, Any]) -> list[str]:

@@ -138,7 +138,21 @@ class HubRows(RowsSource):
         return self
 
 
-class ScratchModel(Section):
+class ModelSource(Section):
+    """The keys of every source of a model."""
+
+    chat_template: Text | None
+    """Chat template for the model: `chatml`, or a Jinja file; null: the model's own. Control tokens such as `<|im_start|>`
+    that the tokenizer lacks are added, and each starts with the mean of the other embeddings."""
+    chat_template_sha256: str | None
+    """SHA-256 of the Jinja file, computed when params.yaml is composed. A change to the file thus counts as a parameter
+    change."""
+    replace_chat_template: bool
+    """Whether `chat_template` replaces a chat template that the model has. With false, that is an error: the model was trained
+    with its own."""
+
+
+class ScratchModel(ModelSource):
     """Creates a GPT-NeoX with random weights and a new tokenizer.
 
     The tokenizer is a byte-level BPE, trained on the rows of `data`.
@@ -167,7 +181,7 @@ class ScratchModel(Section):
         return self
 
 
-class FolderModel(Section):
+class FolderModel(ModelSource):
     """Loads the base model from a local folder."""
 
     source: Literal["folder"]
@@ -178,7 +192,7 @@ class FolderModel(Section):
     change."""
 
 
-class HubModel(Section):
+class HubModel(ModelSource):
     """Downloads a causal language model from the Hugging Face Hub."""
 
     source: Literal["hub"]

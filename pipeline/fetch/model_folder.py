@@ -9,11 +9,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from pipeline.chat.model_template import read_model_templates
 from pipeline.config.sources import FolderModel, HubModel, Model, ScratchModel
 from pipeline.core.files import atomic_write, sha256_of_path, write_json
 from pipeline.core.paths import BASE
 from pipeline.errors import ModelError
 from pipeline.fetch import hub
+from pipeline.fetch.chat_template import write_chat_template
 from pipeline.fetch.model_files import ModelFiles, find_model_files
 from pipeline.fetch.vocabulary import fit_vocabulary
 from pipeline.modeling import loading
@@ -28,13 +30,15 @@ def fetch_model(model: Model) -> dict[str, Any]:
     with atomic_write(BASE) as folder:
         folder.mkdir()
         revision, files_left = _copy_or_build(model, folder)
+        write_chat_template(model, folder)
         try:
             stats = check_model(folder)
         except ModelError as error:  # the user knows the parameter, not the temporary folder
             raise ModelError(str(error).replace(str(folder), _parameter_of(model))) from None
         source = ModelSource(model.source, model_name(model), revision, stats["embeddings_added"])
         write_json(folder / MODEL_SOURCE, source._asdict())
-        return {**stats, **source._asdict(), "files_left": files_left}
+        own = "the model's own" if read_model_templates(folder) else "none"
+        return {**stats, **source._asdict(), "files_left": files_left, "chat_template": model.chat_template or own}
 
 
 def model_name(model: Model) -> str:

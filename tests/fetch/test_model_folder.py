@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.small_models import WORDS, small_model, word_tokenizer
+from support.sources import folder_model
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pipeline.config.sources import FolderModel
 from pipeline.errors import ModelError
 from pipeline.fetch.model_folder import fetch_model
 from pipeline.modeling.encoding import load_encoder
@@ -33,7 +33,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fetch(folder: Path) -> dict[str, Any]:
-    return fetch_model(FolderModel(source="folder", path=str(folder), sha256=None))
+    return fetch_model(folder_model(folder))
 
 
 def logits(model: Any, ids: torch.Tensor = IDS) -> torch.Tensor:

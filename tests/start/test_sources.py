@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from support.hub import Failure, Hub, serve_hub
 from support.project import ROOT
 from support.snapshots import isolate_client, point_client_to
+from support.sources import OWN_TEMPLATE, folder_model, hub_model
 from support.tickets import Start
 
 from pipeline.compose.adopt import adopt
 from pipeline.compose.composition import compose_params, parse_params
-from pipeline.config.sources import FolderModel, HubModel, ScratchModel
+from pipeline.config.sources import ScratchModel
 from pipeline.errors import DataError, ModelError
 from pipeline.fetch.scratch_model import build_scratch_model
 from pipeline.start.lengths import Lengths, measure_lengths
@@ -58,17 +59,17 @@ def test_a_dataset_and_a_model_of_the_hub_become_the_default(start: Start, hub: 
 
 def test_a_model_that_the_hub_does_not_have_is_an_error(hub: Hub) -> None:
     with pytest.raises(ModelError, match="owner/gone"):
-        model_facts(HubModel(source="hub", name="owner/gone", revision="main"))
+        model_facts(hub_model("owner/gone"))
 
 
 def test_a_hub_out_of_reach_leaves_the_size_unknown(hub: Hub) -> None:
     hub.failures.append(Failure("models/owner/nano", drop=-1, times=99))
     hub.failures.append(Failure("owner/nano/resolve", drop=-1, times=99))
-    assert model_facts(HubModel(source="hub", name="owner/nano", revision="main")).parameters is None
+    assert model_facts(hub_model("owner/nano")).parameters is None
 
 
 def test_facts_of_a_folder_are_read_from_headers_and_config() -> None:
-    facts = model_facts(FolderModel(source="folder", path=str(NANO), sha256=None))
+    facts = model_facts(folder_model(NANO))
     assert facts[1:6] == (3_352_704, 512, 4, 192, 4096)
     assert facts.encoder is not None
 
@@ -79,9 +80,9 @@ def test_a_scratch_model_has_the_size_that_start_reports(tmp_path: Path) -> None
         "length": "short", "seed": 0, "limit": None, "columns": {"question": "Description", "answer": "Doctor"},
     }  # fmt: skip
     sizes = {"vocabulary": 400, "positions": 96, "layers": 2, "hidden_size": 32, "heads": 2}
-    model = ScratchModel(source="scratch", seed=0, data=data, **sizes)
+    model = ScratchModel(source="scratch", seed=0, data=data, **sizes, **OWN_TEMPLATE)
     build_scratch_model(model, tmp_path)
-    created = model_facts(FolderModel(source="folder", path=str(tmp_path), sha256=None))
+    created = model_facts(folder_model(tmp_path))
     assert model_facts(model)[1:6] == created[1:6]
 
 
@@ -119,7 +120,7 @@ def test_every_path_gives_a_name_that_an_option_can_have(path: str) -> None:
 
 
 def test_lengths_are_those_of_the_tokenizer_and_of_a_cut() -> None:
-    facts = model_facts(FolderModel(source="folder", path=str(NANO), sha256=None))
+    facts = model_facts(folder_model(NANO))
     lengths = measure_lengths([("### Question:", " Rest."), ("", "")], facts.encoder)
     assert (lengths.prompts[1], lengths.completions[1], lengths.is_estimate) == (0, 1, False)
     cut = Lengths([10, 100, 1], [5, 5, 120], is_estimate=False)

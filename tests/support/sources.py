@@ -1,8 +1,8 @@
-"""Rows of a file or address, loaded with default parameters."""
+"""Rows of a file or address, and models, with default parameters."""
 
 from typing import Any
 
-from pipeline.config.sources import FileRows, HubRows
+from pipeline.config.sources import FileRows, FolderModel, HubModel, HubRows
 from pipeline.fetch.sources import LoadedRows, load_rows
 
 
@@ -20,3 +20,17 @@ def hub_rows(name: str, **values: Any) -> HubRows:
 
 def load_from(path: object, **values: Any) -> LoadedRows:
     return load_rows(file_rows(path, **values))
+
+
+OWN_TEMPLATE: dict[str, Any] = {"chat_template": None, "chat_template_sha256": None, "replace_chat_template": False}
+
+
+def folder_model(path: object, **values: Any) -> FolderModel:
+    """The model section for a folder."""
+    given = {"source": "folder", "path": str(path), "sha256": None}
+    return FolderModel.model_validate(OWN_TEMPLATE | given | values)
+
+
+def hub_model(name: str, **values: Any) -> HubModel:
+    """The model section for a model on the Hub."""
+    return HubModel.model_validate(OWN_TEMPLATE | {"source": "hub", "name": name, "revision": "main"} | values)

@@ -11,13 +11,13 @@ import pytest
 import torch
 from support.interruptions import kill_training
 from support.project import TINY
+from support.sources import folder_model
 from tokenizers import AddedToken
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, MambaConfig, MambaForCausalLM
 
 from pipeline.compose.composition import compose_params, parse_params
 from pipeline.config.params import Train
-from pipeline.config.sources import FolderModel
 from pipeline.core.files import read_parquet
 from pipeline.errors import ConfigError, ModelError
 from pipeline.fetch.model_folder import fetch_model
@@ -101,7 +101,7 @@ def test_peft_loads_the_adapter_from_another_folder(
     tokenizer = AutoTokenizer.from_pretrained("own/model")
     tokenizer.add_tokens([AddedToken(token, special=True) for token in tokens])
     tokenizer.save_pretrained("own/model")
-    metrics = fetch_model(FolderModel(source="folder", path="own/model", sha256=None))
+    metrics = fetch_model(folder_model("own/model"))
     assert metrics["embeddings_added"] == len(tokens)
     train.train(train_options(max_steps=2, method=LORA, learning_rate=0.01), CPU)
     config = json.loads((FINETUNED / "adapter/adapter_config.json").read_text())
