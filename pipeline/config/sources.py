@@ -69,12 +69,21 @@ class GeneratedRows(RowsSource):
     change."""
     rows: Positive
     """Number of dialogues to generate, including defective and duplicate ones."""
+    turns: Literal["one", "several"]
+    """Turns of a dialogue. `one`: a question and its answer, as in ruslanmv/ai-medical-chatbot. `several`: chats of two or three
+    questions about one condition, with a system prompt."""
     length: Literal["short", "real"]
     """Length of the dialogues. `short`: one question and answer, so that a short training run shows the effect of
     fine-tuning. `real`: the lengths and duplicates of ruslanmv/ai-medical-chatbot, to measure time and memory at its
     256,916 rows."""
     seed: Seed
     """Random seed of the generator."""
+
+    @model_validator(mode="after")
+    def _require_short_chats(self) -> "GeneratedRows":
+        if self.turns == "several" and self.length == "real":
+            raise ValueError("length real has dialogues of one question only; set length=short, or turns=one")
+        return self
 
 
 class FileRows(RowsSource):

@@ -14,7 +14,7 @@ from pipeline.core.paths import CONF
 
 # Group → its options in conf/, in the order of the page.
 SHIPPED: dict[str, tuple[str, ...]] = {
-    "data": ("generated", "file", "hub", "medical"),
+    "data": ("generated", "generated_chats", "file", "hub", "medical"),
     "model": ("folder", "nano", "hub", "pythia-70m", "scratch"),
     "clean": ("default",),
     "clean/preset": ("none", "medical"),

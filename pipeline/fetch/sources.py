@@ -2,8 +2,9 @@
 
 import logging
 import os
+from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -141,12 +142,15 @@ def _require_checksum(path: str, checksum: str, expected: str | None, key: str) 
 
 
 def _generate(source: GeneratedRows) -> SourceRows:
-    from pipeline.synthetic import dialogues, letters
+    from pipeline.synthetic import chats, dialogues, letters
 
     path = require_file(source.path)
     checksum = _require_checksum(source.path, sha256_of_source(source.path), source.sha256, "data.sha256")
-    generate = letters.generate_letters if source.length == "real" else dialogues.generate_dialogues
-    rows = iter(generate(dialogues.read_knowledge(path), source.rows, source.seed))
+    generators: dict[str, Callable[..., Iterable[dict[str, Any]]]] = {
+        "short": chats.generate_chats if source.turns == "several" else dialogues.generate_dialogues,
+        "real": letters.generate_letters,
+    }
+    rows = iter(generators[source.length](dialogues.read_knowledge(path), source.rows, source.seed))
     tables = []
     while chunk := list(islice(rows, MAX_ROWS)):  # all rows as dictionaries would take several times the memory
         tables.append(pa.Table.from_pylist(chunk))

@@ -10,7 +10,7 @@ from pipeline.fetch.streams import COMPRESSIONS
 
 # Options that come with the project. Those of a name that every source could have are templates to copy.
 RESERVED = {
-    "data": ("adopted", "file", "generated", "hub", "medical"),
+    "data": ("adopted", "file", "generated", "generated_chats", "hub", "medical"),
     "model": ("adopted", "folder", "hub", "nano", "pythia-70m", "scratch"),
 }
 SPELLED_OUT = {"ß": "ss", "æ": "ae", "ø": "o", "œ": "oe", "ł": "l", "đ": "d"}

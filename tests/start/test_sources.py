@@ -76,7 +76,7 @@ def test_facts_of_a_folder_are_read_from_headers_and_config() -> None:
 
 def test_a_scratch_model_has_the_size_that_start_reports(tmp_path: Path) -> None:
     data = {
-        "source": "generated", "path": str(ROOT / "data/knowledge/conditions.yaml"), "sha256": None, "rows": 60,
+        "source": "generated", "path": str(ROOT / "data/knowledge/conditions.yaml"), "sha256": None, "rows": 60, "turns": "one",
         "length": "short", "seed": 0, "limit": None, "columns": {"question": "Description", "answer": "Doctor"},
     }  # fmt: skip
     sizes = {"vocabulary": 400, "positions": 96, "layers": 2, "hidden_size": 32, "heads": 2}
