@@ -40,6 +40,7 @@ from pipeline.modeling.model_config import max_positions_of
 from pipeline.tokenize.audit import Audit, epoch_stats
 from pipeline.tokenize.blocks import SCHEMA, Block, assemble_block
 from pipeline.tokenize.chats import ChatChunk, encode_chats
+from pipeline.tokenize.examples import example_rows
 from pipeline.tokenize.gates import require_gates
 from pipeline.tokenize.row_tokenizer import RowTokenizer, load_row_tokenizer
 from pipeline.tokenize.unknown import UnknownCounter, UnknownText
@@ -214,5 +215,6 @@ def main(params: Params) -> None:
     sources = {split: FORMATTED / f"{split}.jsonl" for split in SPLITS}
     tokenizer = load_row_tokenizer(read_row_format(FORMATTED), BASE)
     metrics = tokenize_files(sources, TOKENIZED, tokenizer, params.tokenize)
-    write_metrics("tokenize", metrics, {"tokens.train": "train.tokens"})
+    examples = example_rows(TOKENIZED / "train.parquet", tokenizer.encoder.tokenizer)
+    write_metrics("tokenize", {**metrics, "examples": examples}, {"tokens.train": "train.tokens"})
     log.info(f"{summarize_audit(metrics)} → {TOKENIZED}/")

@@ -49,6 +49,7 @@ RUN_ELSEWHERE = {
     r"python -m pipeline\.train train\.max_steps=.*": ("tests/end_to_end/test_console.py", '"hydra.verbose=true"'),
     r"python -m pipeline\.leaderboard .*": ("tests/leaderboard/test_leaderboard.py", '"pipeline.leaderboard"'),
     r"python -m pipeline\.nano": ("tests/nano/test_nano.py", "pipeline.nano"),
+    r"python -m pipeline\.inspect.*": ("tests/inspect/test_inspect.py", 'inspect("--row", "3")'),
     r"python -m pipeline\.prove": ("tests/prove/test_prove.py", 'cli.prove(["all"]'),
     r"python -m pipeline\.prove --stages .*": ("tests/prove/test_prove.py", '["prove", "--stages", "train"]'),
     r"python -m pipeline\.prove --against .*": ("tests/prove/test_against.py", '["prove", "--against", "HEAD"]'),
