@@ -53,6 +53,7 @@ RUN_ELSEWHERE = {
     r"python -m pipeline\.prove": ("tests/prove/test_prove.py", 'cli.prove(["all"]'),
     r"python -m pipeline\.prove --stages .*": ("tests/prove/test_prove.py", '["prove", "--stages", "train"]'),
     r"python -m pipeline\.prove --against .*": ("tests/prove/test_against.py", '["prove", "--against", "HEAD"]'),
+    r"python -m bench\.chat_templates": ("tests/chat/test_trl_templates.py", "from bench.chat_templates import"),
     r"python -m bench\.kills": ("tests/end_to_end/test_bench.py", "kills.main("),
     r"python -m bench\.environments": ("tests/end_to_end/test_bench.py", "environments.main("),
     r"python -m bench\.data.*": ("tests/end_to_end/test_bench.py", "bench.data"),
