@@ -52,7 +52,18 @@ def export_model(
             do_sample=False,
         )
         model.save_pretrained(folder)
+        flag_as_special(tokenizer, end_ids)
         tokenizer.save_pretrained(folder)
+
+
+def flag_as_special(tokenizer: Any, token_ids: list[int]) -> None:
+    """Flag added tokens as special, so that servers leave out an answer's end as they do others' special tokens."""
+    added = tokenizer.added_tokens_decoder
+    tokens = [added[token_id] for token_id in token_ids if token_id in added and not added[token_id].special]
+    for token in tokens:
+        token.special = True
+    if tokens:
+        tokenizer.add_tokens(tokens, special_tokens=True)
 
 
 def set_chat_template(tokenizer: Any, template: str, tool_template: str | None = None) -> None:

@@ -1,10 +1,10 @@
-"""The tokenizer that is saved with the fine-tuned model renders as evaluation does."""
+"""The tokenizer that is saved with the fine-tuned model renders and decodes as evaluation does."""
 
 from pathlib import Path
 
 import pytest
 from support.small_models import small_model, word_tokenizer
-from transformers import AutoTokenizer
+from transformers import AddedToken, AutoTokenizer
 
 from pipeline.chat.model_template import ModelTemplates, read_model_templates
 from pipeline.chat.row_format import ChatFormat
@@ -51,3 +51,15 @@ def test_another_template_for_tools_is_an_error(base: Path) -> None:
     target = export(base, ChatFormat(source=PLAIN, stop_tokens=[]))
     with pytest.raises(ModelError, match="has another chat template than the one that rendered its training rows"):
         require_trained_template(target, ChatFormat(source=PLAIN, tool_source=TOOLS, stop_tokens=[]))
+
+
+def test_the_end_of_a_turn_is_left_out_of_answers_though_the_base_does_not_flag_it(base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens([AddedToken("w7", special=False, rstrip=True), AddedToken("w8", special=False)])
+    tokenizer.save_pretrained(base)
+    target = export(base, ChatFormat(source=PLAIN, stop_tokens=[], end_tokens=["w7"]))
+    saved = AutoTokenizer.from_pretrained(target)
+    assert saved.decode([5, 7, 8, 2], skip_special_tokens=True) == "w5 w8"
+    assert saved.get_vocab() == tokenizer.get_vocab()
+    assert saved.added_tokens_decoder[7].rstrip
+    assert not saved.added_tokens_decoder[8].special
