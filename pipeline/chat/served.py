@@ -22,6 +22,13 @@ def served_template(row_format: TextFormat | ChatFormat, start_tokens: str, eos_
     return text_template(row_format.prompt, row_format.completion, start_tokens, eos_token)
 
 
+def served_tool_template(row_format: TextFormat | ChatFormat) -> str | None:
+    """The chat template to save for requests with tools; None if that is `served_template`, too."""
+    if isinstance(row_format, TextFormat) or row_format.tool_source is None:
+        return None
+    return with_defaults(row_format.tool_source, row_format.chat_template_kwargs)
+
+
 def with_defaults(source: str, kwargs: dict[str, Any]) -> str:
     """The template with `kwargs` as defaults of its variables, which a request can still set.
 

@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from pipeline.chat.model_template import read_model_templates
+from pipeline.chat.model_template import ModelTemplates, read_model_templates
 from pipeline.chat.row_format import FILE_NAME as TEMPLATE_FILE
 from pipeline.chat.row_format import PLAIN_TEXT, ChatFormat, TextFormat, read_row_format
-from pipeline.chat.served import served_template
+from pipeline.chat.served import served_template, served_tool_template
 from pipeline.config.params import Evaluate, Params
 from pipeline.core.entrypoint import stage
 from pipeline.core.files import atomic_write, read_jsonl, sha256_of_path, write_jsonl
@@ -167,8 +167,8 @@ def require_trained_template(folder: Path, row_format: TextFormat | ChatFormat) 
     """Raise ModelError if the fine-tuned model has another chat template than the one that its rows were rendered by."""
     if not isinstance(row_format, ChatFormat):
         return
-    saved = read_model_templates(folder)
-    if saved is None or saved.default != served_template(row_format, "", ""):
+    trained = ModelTemplates(served_template(row_format, "", "") or "", served_tool_template(row_format))
+    if read_model_templates(folder) != trained:
         raise ModelError(
             f"{folder} has another chat template than the one that rendered its training rows ({FORMATTED / TEMPLATE_FILE}), so "
             "it would be asked otherwise than it was trained. Train it again: dvc repro"

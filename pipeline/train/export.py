@@ -6,9 +6,9 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel
 
-from pipeline.chat.model_template import end_ids_of
+from pipeline.chat.model_template import TOOL_TEMPLATE, end_ids_of
 from pipeline.chat.row_format import PLAIN_TEXT, ChatFormat, TextFormat
-from pipeline.chat.served import served_template
+from pipeline.chat.served import served_template, served_tool_template
 from pipeline.core.files import atomic_write
 from pipeline.modeling.encoding import load_encoder
 from pipeline.modeling.generation import end_token_ids
@@ -36,7 +36,7 @@ def export_model(
     tokenizer, encoder = load_tokenizer(base, padding_side="left"), load_encoder(base)
     start_tokens = encoder.tokenizer.decode([*encoder.start_ids], skip_special_tokens=False)
     if (template := served_template(row_format, start_tokens, tokenizer.eos_token)) is not None:
-        set_chat_template(tokenizer, template)
+        set_chat_template(tokenizer, template, served_tool_template(row_format))
     with atomic_write(target) as folder:
         model = finalize_model(trained, tokenizer, base, folder)
         require_finite_weights(model, "the trained model", "Nothing was saved. Lower train.learning_rate")
@@ -52,13 +52,30 @@ def export_model(
             do_sample=False,
         )
         model.save_pretrained(folder)
+        flag_as_special(tokenizer, end_ids)
         tokenizer.save_pretrained(folder)
 
 
-def set_chat_template(tokenizer: Any, template: str) -> None:
-    """Make `template` the tokenizer's chat template; others that it has under a name stay."""
-    named = tokenizer.chat_template
-    tokenizer.chat_template = {**named, "default": template} if isinstance(named, dict) else template
+def flag_as_special(tokenizer: Any, token_ids: list[int]) -> None:
+    """Flag added tokens as special, so that servers leave out an answer's end as they do others' special tokens."""
+    added = tokenizer.added_tokens_decoder
+    tokens = [added[token_id] for token_id in token_ids if token_id in added and not added[token_id].special]
+    for token in tokens:
+        token.special = True
+    if tokens:
+        tokenizer.add_tokens(tokens, special_tokens=True)
+
+
+def set_chat_template(tokenizer: Any, template: str, tool_template: str | None = None) -> None:
+    """Make `template` the tokenizer's chat template; others that it has under a name stay.
+
+    tool_template: the one for requests with tools. Without it, they are rendered by `template`, whatever the base has for them.
+    """
+    named = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {}
+    others = {name: text for name, text in named.items() if name not in ("default", TOOL_TEMPLATE)}
+    if tool_template is not None:
+        others[TOOL_TEMPLATE] = tool_template
+    tokenizer.chat_template = {"default": template, **others} if others else template
 
 
 def model_stats(model: Any, row_tokens: int, rows: int) -> dict[str, Any]:
