@@ -13,9 +13,8 @@ from pipeline.chat.rows import MarksError
 from pipeline.chat.template import ChatTemplate
 from pipeline.chat.traits import TemplateTraits, shape_dialogue
 from pipeline.errors import DataError
-from pipeline.records.json_cells import parse_json
 from pipeline.records.messages import Message
-from pipeline.records.tasks import Task, messages_of
+from pipeline.records.tasks import Task, messages_of, tools_of
 
 # Why a dialogue is left out → description of such rows.
 CHAT_REASONS = {
@@ -61,8 +60,7 @@ class ChatReader:
     def read(self, record: Mapping[str, Any], task: Task) -> Dialogue | None:
         """The dialogue of a record; None if it is left out. Raises DataError if the template's marks are wrong."""
         messages = with_system(messages_of(task, record), self.system)
-        tools = parse_json(record["tools"]) if record.get("tools") else []
-        given = Dialogue(record["id"], messages, tools)
+        given = Dialogue(record["id"], messages, tools_of(record))
         dialogue = shape_dialogue(given, self.traits)
         try:
             checked = check_dialogue(self.template, self.tokens, dialogue, self.row_format.stop_tokens)

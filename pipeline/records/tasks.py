@@ -165,6 +165,13 @@ def messages_of(task: Task, record: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [*messages, {"role": "assistant", "content": answer}]
 
 
+def tools_of(record: Mapping[str, Any]) -> list[Any]:
+    """The tools that a record lists: JSON, or parsed already."""
+    value = record.get("tools") or []
+    tools: list[Any] = parse_json(value) if isinstance(value, str) else value
+    return tools
+
+
 def has_context(task: Task, record: Mapping[str, Any]) -> bool:
     """Whether a record has more than a question and an answer: a system prompt, earlier turns or tools."""
     return task.name == "chat" or any(record.get(name) for name in (*CONTEXT, "tools"))

@@ -15,14 +15,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from pipeline.chat.row_format import PLAIN_TEXT, TextFormat
 from pipeline.compose.experiments import BREAKS_DVC
 from pipeline.compose.quoting import override_error, parse_value
 from pipeline.compose.yaml_files import chosen_option
 from pipeline.config.addresses import display_address
 from pipeline.config.params import Clean, Format
 from pipeline.config.sources import Model
-from pipeline.config.templates import ChatTemplateOption
 from pipeline.config.validation import format_errors, param_errors
 from pipeline.core.console import printable
 from pipeline.core.entrypoint import report_errors
@@ -71,11 +69,12 @@ def start(arguments: argparse.Namespace, questions: Questions) -> None:
     rows = read_rows(values["data"])
     mapping = choose_mapping(rows, given, values["data"]["columns"], questions)
     say(describe_rows(rows, mapping, display_address(arguments.source)))
-    sample = render_sample(rows, mapping, Clean.model_validate(values["clean"]), row_format_of(values))
+    options = Format.model_validate(values["format"])
+    sample = render_sample(rows, mapping, Clean.model_validate(values["clean"]), options, facts.folder)
     say([*describe_sample(sample), *preview_rows(sample.rows)])
 
     machine = inspect_machine(values["compute"])
-    lengths = measure_lengths([(row.prompt, row.completion) for row in sample.rows], facts.encoder)
+    lengths = measure_lengths([(row.prompt, row.completion) for row in sample.rows], facts.encoder, sample.is_chat)
     kept = round(rows.table.num_rows * len(sample.rows) / sample.read) if rows.is_complete else None
     advice = recommend(facts, machine, lengths, kept, has_own_test=rows.test_rows is not None)
     settings = changed_settings(advice.settings, data, model)
@@ -148,13 +147,6 @@ def choose_mapping(
         except DataError:  # the file has other columns now
             pass
     return choose_columns(rows.table, given, questions)
-
-
-def row_format_of(values: Values) -> TextFormat:
-    template = Format.model_validate(values["format"]).template
-    if isinstance(template, ChatTemplateOption):
-        return PLAIN_TEXT
-    return TextFormat(prompt=template.prompt, completion=template.completion)
 
 
 def changed_settings(settings: list[Setting], data: Target, model: Target) -> list[Setting]:

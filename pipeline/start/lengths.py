@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from pipeline.modeling.encoding import Encoder
 
@@ -44,12 +45,18 @@ class Lengths(NamedTuple):
         return int((np.array(self.completions) > room).sum())
 
 
-def measure_lengths(rows: list[tuple[str, str]], encoder: Encoder | None) -> Lengths:
-    """The lengths of rows, each a prompt and a completion; an estimate by their bytes where there is no tokenizer yet."""
+def measure_lengths(rows: list[tuple[str, str]], encoder: Encoder | None, is_chat: bool = False) -> Lengths:
+    """The lengths of rows, each a prompt and a completion; an estimate by their bytes where there is no tokenizer yet.
+
+    is_chat: whether control tokens in the texts are those of a chat template, each one token.
+    """
     prompts, completions = (list(texts) for texts in zip(*rows, strict=True))
     if encoder is None:
         estimates = [[len(text.encode()) // BYTES_PER_TOKEN + 1 for text in texts] for texts in (prompts, completions)]
         return Lengths(estimates[0], estimates[1], is_estimate=True)
+    if is_chat:
+        encoder = encoder._replace(tokenizer=Tokenizer.from_str(encoder.tokenizer.to_str()))
+        encoder.tokenizer.encode_special_tokens = False
     return Lengths(
         [len(ids) for ids in encoder.encode_prompts(prompts)],
         [len(ids) for ids in encoder.encode_completions(completions)],

@@ -12,7 +12,14 @@ from pipeline.fetch.model_files import WEIGHTS, WEIGHTS_INDEX, find_model_files
 from pipeline.modeling.encoding import Encoder, load_encoder
 from pipeline.modeling.model_config import max_positions_of, read_config
 
-CONFIG_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
+CONFIG_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
 # The keys of config.json for the same figure, which differ by architecture.
 LAYERS, HIDDEN = ("num_hidden_layers", "n_layer", "n_layers", "num_layers"), ("hidden_size", "n_embd", "d_model")
 
@@ -25,6 +32,7 @@ class ModelFacts(NamedTuple):
     hidden_size: int | None = None
     vocabulary: int | None = None
     encoder: Encoder | None = None  # None: the tokenizer is not known before fetch
+    folder: Path | None = None  # of its tokenizer and chat template; None: not known before fetch
 
 
 def model_facts(model: Model) -> ModelFacts:
@@ -68,6 +76,7 @@ def _facts(name: str, folder: Path, parameters: int | None) -> ModelFacts:
         hidden_size=_first_of(text, HIDDEN),
         vocabulary=_first_of(text, ("vocab_size",)),
         encoder=_encoder_of(folder),
+        folder=folder if (folder / "tokenizer.json").exists() else None,
     )
 
 
@@ -119,7 +128,9 @@ def _facts_from_hub(model: HubModel) -> ModelFacts:
                 except EntryNotFoundError:
                     continue
                 (Path(folder) / name).write_bytes(Path(path).read_bytes())
-            return _facts_of_hub_files(model, Path(folder))
+                snapshot = Path(path).parent
+            facts = _facts_of_hub_files(model, Path(folder))
+            return facts if facts.folder is None else facts._replace(folder=snapshot)  # the other folder is removed
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.TransportError):
         return ModelFacts(model.name)
     except (HFValidationError, HfHubHTTPError) as error:

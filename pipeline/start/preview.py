@@ -26,7 +26,7 @@ def describe_rows(rows: Rows, mapping: ColumnMapping, name: str) -> list[str]:
 
 def describe_sample(sample: Sample) -> list[str]:
     """Lines with the rows that the stages will drop, and a switch for HTML."""
-    lines = []
+    lines = [sample.rendering]
     if dropped := sample.dropped:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())
         lines.append(f"Of {sample.read:,} rows, {dropped.total():,} will be dropped: {reasons}")
