@@ -206,6 +206,22 @@ def test_report_shows_examples_of_near_texts_side_by_side() -> None:
     assert '<td data-name="Text">&lt;i&gt;How&lt;/i&gt;?</td><td data-name="Near-duplicate">How</td>' in html
 
 
+def test_report_shows_rows_with_their_learned_text() -> None:
+    parts = [
+        [
+            {"text": "<|im_start|>\x1b", "learned": False, "special": True},
+            {"text": "No.", "learned": True, "special": False},
+        ]
+    ]
+    example = {"id": 7, "tokens": 12, "learned_tokens": 3, "parts": [*parts, *parts]}
+    html = page(tokenize={**METRICS["tokenize"], "examples": [example]})
+    assert "What the model learns from" in html
+    assert "Row 7: 12 tokens, 3 learned" in html
+    assert r'<span class=" special">&lt;|im_start|&gt;\x1b</span><span class="learned">No.</span>' in html
+    assert html.count("(middle left out)") == 1
+    assert "What the model learns from" not in page()
+
+
 def test_report_cuts_long_texts_and_shows_control_characters_of_names() -> None:
     pair = {**pairs()[0], "reference": "x" * 5000}
     html = page(pairs=[pair], data={**METRICS["data"], "name": "a\x1b[2J.csv"})
