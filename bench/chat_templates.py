@@ -20,7 +20,6 @@ from jinja2 import TemplateError
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from pipeline.chat.checks import check_dialogue, require_usable_template
 from pipeline.chat.control_tokens import THINKING_TAGS, ControlTokens
 from pipeline.chat.dialogue import Dialogue, learned_turns
 from pipeline.chat.encoder import ChatEncoder, ChatRow
@@ -28,6 +27,7 @@ from pipeline.chat.rows import MarksError
 from pipeline.chat.template import ChatTemplate, RenderingError
 from pipeline.chat.traits import TOOLS, find_traits, shape_dialogue
 from pipeline.errors import DataError
+from pipeline.format.template_checks import check_dialogue, require_usable_template
 from pipeline.modeling.encoding import Encoder
 
 BOS, EOS = "<s>", "</s>"

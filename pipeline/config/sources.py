@@ -147,7 +147,7 @@ class HubRows(RowsSource):
         return self
 
 
-class ModelSource(Section):
+class BaseModelSource(Section):
     """The keys of every source of a model."""
 
     chat_template: Text | None
@@ -161,7 +161,7 @@ class ModelSource(Section):
     with its own."""
 
 
-class ScratchModel(ModelSource):
+class ScratchModel(BaseModelSource):
     """Creates a GPT-NeoX with random weights and a new tokenizer.
 
     The tokenizer is a byte-level BPE, trained on the rows of `data`.
@@ -190,7 +190,7 @@ class ScratchModel(ModelSource):
         return self
 
 
-class FolderModel(ModelSource):
+class FolderModel(BaseModelSource):
     """Loads the base model from a local folder."""
 
     source: Literal["folder"]
@@ -201,7 +201,7 @@ class FolderModel(ModelSource):
     change."""
 
 
-class HubModel(ModelSource):
+class HubModel(BaseModelSource):
     """Downloads a causal language model from the Hugging Face Hub."""
 
     source: Literal["hub"]

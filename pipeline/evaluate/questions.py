@@ -31,7 +31,7 @@ class Question(NamedTuple):
     example: Example  # the row to compute the held-out loss on
 
 
-class Lengths(NamedTuple):
+class TokenLimits(NamedTuple):
     """Limits in tokens."""
 
     prompt: int
@@ -46,7 +46,7 @@ class QuestionReader:
         self.chat = load_chat_encoder(row_format, folder, encoder) if isinstance(row_format, ChatFormat) else None
         self.end_ids = end_ids_of(row_format, encoder)
 
-    def read(self, rows: list[FormattedRow], limits: Lengths) -> list[Question]:
+    def read(self, rows: list[FormattedRow], limits: TokenLimits) -> list[Question]:
         """The questions, in the order of the rows. Raises DataError if one has no reference answer to score against."""
         if self.chat is None:
             questions = self._text_questions(rows, limits)
@@ -60,7 +60,7 @@ class QuestionReader:
                 )
         return questions
 
-    def _text_questions(self, rows: list[FormattedRow], limits: Lengths) -> list[Question]:
+    def _text_questions(self, rows: list[FormattedRow], limits: TokenLimits) -> list[Question]:
         prompts = self.encoder.encode_prompts(row["prompt"] for row in rows)
         completions = self.encoder.encode_completions(row["completion"] for row in rows)
         start_ids = self.encoder.start_ids
@@ -75,7 +75,7 @@ class QuestionReader:
             for row, prompt, completion in zip(rows, prompts, completions, strict=True)
         ]
 
-    def _chat_questions(self, encoder: ChatEncoder, row: FormattedRow, limits: Lengths) -> list[Question]:
+    def _chat_questions(self, encoder: ChatEncoder, row: FormattedRow, limits: TokenLimits) -> list[Question]:
         dialogue = Dialogue(row["id"], row["messages"], row.get("tools") or [])
         turns = learned_turns(dialogue.messages, "last" if self.turns == "last" else "assistant")
         try:
@@ -86,7 +86,7 @@ class QuestionReader:
             return questions
         return [question._replace(id=f"{row['id']}/{number}") for number, question in enumerate(questions, start=1)]
 
-    def _chat_question(self, encoder: ChatEncoder, dialogue: Dialogue, turn: int, limits: Lengths) -> Question:
+    def _chat_question(self, encoder: ChatEncoder, dialogue: Dialogue, turn: int, limits: TokenLimits) -> Question:
         row, _, dropped_tokens = encode_fitted_turn(encoder, dialogue, turn, limits.row)
         ids = row.input_ids[: row.answer_end]
         prompt_ids, answer = ids[: row.prompt_tokens], ids[row.prompt_tokens :]

@@ -23,7 +23,6 @@ import torch
 from pipeline.chat.model_template import ModelTemplates, read_model_templates
 from pipeline.chat.row_format import FILE_NAME as TEMPLATE_FILE
 from pipeline.chat.row_format import PLAIN_TEXT, ChatFormat, TextFormat, read_row_format
-from pipeline.chat.served import served_template, served_tool_template
 from pipeline.config.params import Evaluate, Params
 from pipeline.core.entrypoint import stage
 from pipeline.core.files import atomic_write, read_jsonl, sha256_of_path, write_jsonl
@@ -31,7 +30,7 @@ from pipeline.core.metrics import write_metrics
 from pipeline.core.paths import FORMATTED, MODELS, PREDICTIONS, TEST_ROWS
 from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.evaluate import vllm_engine
-from pipeline.evaluate.questions import FormattedRow, Lengths, Question, QuestionReader
+from pipeline.evaluate.questions import FormattedRow, Question, QuestionReader, TokenLimits
 from pipeline.evaluate.semantic import semantic_similarities
 from pipeline.modeling.answer_journal import Answer, AnswerJournal, describe_other_journals, open_answer_journal
 from pipeline.modeling.devices import device_of, set_threads
@@ -43,6 +42,7 @@ from pipeline.modeling.loading import load_model
 from pipeline.modeling.memory import explain_out_of_memory
 from pipeline.modeling.model_config import max_positions_of
 from pipeline.modeling.resume_key import ResumeKey
+from pipeline.modeling.served_template import served_template, served_tool_template
 from pipeline.modeling.stage_code import stage_code_hash
 from pipeline.scoring.answer_scores import is_looping, score_answer
 from pipeline.scoring.metrics import Prediction, summarize_predictions
@@ -143,7 +143,7 @@ def evaluate_model(
     model = load_model(folder).to(device)
     max_positions = max_positions_of(folder)
     prompt_tokens = max_prompt_tokens(max_positions, options.max_new_tokens) if has_prompts(rows) else UNLIMITED
-    questions = reader.read(rows, Lengths(prompt_tokens, max_positions or UNLIMITED))
+    questions = reader.read(rows, TokenLimits(prompt_tokens, max_positions or UNLIMITED))
     losses = reference_losses(questions, model, reader)
     if has_prompts(rows):
         model = model.to(torch.bfloat16 if options.precision == "bf16" else torch.float32)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.chat.checks import check_dialogue
 from pipeline.chat.control_tokens import ControlTokens
 from pipeline.chat.dialogue import Dialogue
 from pipeline.chat.row_format import ChatFormat
@@ -13,6 +12,7 @@ from pipeline.chat.rows import MarksError
 from pipeline.chat.template import ChatTemplate
 from pipeline.chat.traits import TemplateTraits, shape_dialogue
 from pipeline.errors import DataError
+from pipeline.format.template_checks import check_dialogue
 from pipeline.records.messages import Message
 from pipeline.records.tasks import Task, messages_of, tools_of
 

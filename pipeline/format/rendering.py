@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.chat.checks import require_usable_template
 from pipeline.chat.model_template import (
     ModelTemplates,
     chat_template_of,
@@ -22,6 +21,7 @@ from pipeline.errors import ConfigError
 from pipeline.format.chat_rows import ChatReader
 from pipeline.format.conversations import Conversation
 from pipeline.format.prompt import render_prompt
+from pipeline.format.template_checks import require_usable_template
 from pipeline.modeling.encoding import load_encoder
 from pipeline.records.json_cells import parse_json
 from pipeline.records.tasks import Task

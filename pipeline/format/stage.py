@@ -143,7 +143,7 @@ def collect_metrics(
 def main(params: Params) -> None:
     options = params.format
     task, first_test_row = read_task(RECORDS_TASK), read_first_test_row(RECORDS_TASK)
-    row_format, conversations = read_rows(task, options)
+    row_format, conversations = prepare_rows(task, options)
     rows = conversations.rows
     require_rows(conversations)
     log.info(f"Splitting {len(rows):,} rows {describe_split(options, first_test_row is not None)}")
@@ -163,7 +163,7 @@ def main(params: Params) -> None:
         log.info(moved)
 
 
-def read_rows(task: Task, options: Format) -> tuple[TextFormat | ChatFormat, Conversations]:
+def prepare_rows(task: Task, options: Format) -> tuple[TextFormat | ChatFormat, Conversations]:
     """The format of the rows, and the rows of data/clean as conversations that it can express."""
     context = task.name == "prompt/completion" and any(
         has_context(task, record) for records in read_records() for record in records

@@ -15,7 +15,7 @@ from pipeline.core.entrypoint import report_errors
 from pipeline.core.paths import BASE
 from pipeline.inspect.rows import SPLITS, FoundRow, find_rows, first_rows
 from pipeline.modeling.encoding import IGNORE_INDEX, load_encoder
-from pipeline.modeling.masked_text import Segment, segments_of
+from pipeline.tokenize.masked_text import Segment, segments_of
 
 GREEN, BOLD, RESET = "\x1b[32m", "\x1b[1m", "\x1b[0m"
 LEARNED_MARKS = "⟦", "⟧"

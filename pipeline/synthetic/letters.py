@@ -109,7 +109,7 @@ CLOSINGS, ADVERTISEMENTS, BOILERPLATE = (
 )
 
 
-class Dialogue(NamedTuple):
+class LetterRow(NamedTuple):
     description: str
     patient: str
     doctor: str
@@ -136,7 +136,7 @@ def generate_letters(knowledge: Knowledge, rows: int, seed: int) -> Iterator[dic
             yield _unique_dialogue(knowledge, names, rng).row()
 
 
-def _unique_dialogue(knowledge: Knowledge, names: tuple[str, ...], rng: random.Random) -> Dialogue:
+def _unique_dialogue(knowledge: Knowledge, names: tuple[str, ...], rng: random.Random) -> LetterRow:
     """A dialogue that is not repeated."""
     draw = rng.random()
     if draw < BOILERPLATE_SHARE:
@@ -148,14 +148,14 @@ def _unique_dialogue(knowledge: Knowledge, names: tuple[str, ...], rng: random.R
     return dialogue
 
 
-def _dialogue(knowledge: Knowledge, names: tuple[str, ...], answer: Any, rng: random.Random) -> Dialogue:
+def _dialogue(knowledge: Knowledge, names: tuple[str, ...], answer: Any, rng: random.Random) -> LetterRow:
     slots = _patient(knowledge, names, rng)
     if rng.random() < BARE_QUESTION_SHARE:
         lead, ask = _choice(QUESTIONS, rng).format_map(slots), ""
     else:
         words = max(min(DESCRIPTIONS), int(_draw_length(DESCRIPTION_WORDS, rng)))
         lead, ask = (part.format_map(slots) for part in _choice(DESCRIPTIONS[words], rng))
-    return Dialogue(f"Q. {lead} {ask}".rstrip(), _letter(lead, ask, slots, rng), answer(slots, rng))
+    return LetterRow(f"Q. {lead} {ask}".rstrip(), _letter(lead, ask, slots, rng), answer(slots, rng))
 
 
 def _patient(knowledge: Knowledge, names: tuple[str, ...], rng: random.Random) -> Slots:

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from pipeline.core.files import ParquetReader
 from pipeline.modeling.encoding import IGNORE_INDEX
-from pipeline.modeling.masked_text import segments_of
+from pipeline.tokenize.masked_text import segments_of
 
 COUNT = 3
 LONG = 400  # tokens; of a longer row, the middle is left out

@@ -8,12 +8,12 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from pipeline.chat.model_template import TOOL_TEMPLATE, end_ids_of
 from pipeline.chat.row_format import PLAIN_TEXT, ChatFormat, TextFormat
-from pipeline.chat.served import served_template, served_tool_template
 from pipeline.core.files import atomic_write
 from pipeline.modeling.encoding import load_encoder
 from pipeline.modeling.generation import end_token_ids
 from pipeline.modeling.loading import load_tokenizer
 from pipeline.modeling.model_config import max_positions_of
+from pipeline.modeling.served_template import served_template, served_tool_template
 from pipeline.train.history import ANSWER_METRICS, LogEntry
 from pipeline.train.methods import finalize_model
 from pipeline.train.nonfinite import require_finite_weights

@@ -100,7 +100,7 @@ def test_a_turn_that_the_prompt_contradicts_is_not_prompted(tmp_path: Path) -> N
     assert not row.is_prompted
 
 
-def test_a_token_that_opens_the_next_turn_ends_an_answer_if_the_model_stops_there(tmp_path: Path) -> None:
+def test_the_opener_of_the_next_turn_can_end_an_answer(tmp_path: Path) -> None:
     template = CHATML.replace("<|im_end|>\\n", "")
     encoder = chat_encoder(tmp_path, template)
     assert encoder.stop_tokens == {"<|im_end|>"}
@@ -188,7 +188,7 @@ def test_tokens_that_form_turns_stay_text_even_if_they_are_not_special(tmp_path:
     assert "Say </tool_call>!</tool_call>" in text_of(encoder, row.input_ids)
 
 
-def test_an_answer_whose_start_merges_with_the_prompt_is_learned_after_the_same_prompt(tmp_path: Path) -> None:
+def test_an_answer_that_merges_with_the_prompt_is_encoded_apart(tmp_path: Path) -> None:
     folder = chat_folder(tmp_path)
     data: dict[str, Any] = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     data["model"]["vocab"]["ĊĊ"] = 500

@@ -9,10 +9,10 @@ from support.chats import CHATML, assistant, chat_folder, system, user
 from transformers import AutoTokenizer
 
 from pipeline.chat.row_format import PLAIN_TEXT, ChatFormat, TextFormat, read_row_format, write_row_format
-from pipeline.chat.served import served_template, with_defaults
 from pipeline.chat.template import ChatTemplate
 from pipeline.errors import DataError
 from pipeline.format.prompt import render_prompt
+from pipeline.modeling.served_template import served_template, with_defaults
 from pipeline.records.tasks import Turn
 
 TEMPLATES = {

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from support.chats import CHATML, GEMMA, MARKED_CHATML, assistant, byte_tokenizer, chat_folder, dialogue, system, user
 
-from pipeline.chat.checks import check_dialogue, limit_time, require_usable_template
 from pipeline.chat.control_tokens import ControlTokens
 from pipeline.chat.model_template import read_model_templates, read_special_tokens, read_stop_tokens
 from pipeline.chat.template import ChatTemplate, RenderingError, read_template_file
 from pipeline.chat.traits import TemplateTraits, find_traits, has_malformed_calls, shape_dialogue
 from pipeline.errors import DataError
+from pipeline.format.template_checks import check_dialogue, limit_time, require_usable_template
 from pipeline.modeling.encoding import load_encoder
 
 TOKENS = ControlTokens(byte_tokenizer())
@@ -97,7 +97,7 @@ def test_a_template_that_cannot_be_used_stops_with_the_reason(source: str, messa
 
 
 def test_a_template_that_loops_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.chat.checks.MAX_SECONDS", 0.2)
+    monkeypatch.setattr("pipeline.format.template_checks.MAX_SECONDS", 0.2)
     loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     with pytest.raises(DataError, match=r"my template did not render three short turns in 0\.2 seconds: it loops"):
         require_usable_template(ChatTemplate(loop), TOKENS, "my template")

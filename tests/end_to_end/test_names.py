@@ -28,7 +28,7 @@ def test_public_names_are_unique_in_the_package() -> None:
 
 def test_the_package_has_only_commands_and_shared_folders() -> None:
     """`ls pipeline` is the table of contents."""
-    shared = {"config", "core", "records", "modeling", "scoring", "synthetic"}
+    shared = {"chat", "config", "core", "records", "modeling", "scoring", "synthetic"}
     folders = {path.parent.name for path in (ROOT / "pipeline").glob("*/__init__.py")}
     commands = {path.parent.name for path in (ROOT / "pipeline").glob("*/__main__.py")}
     assert folders - commands == shared

@@ -23,6 +23,8 @@ EDITS: dict[str, set[str]] = {
     "config/params.py": ALL,
     "core/files.py": ALL,
     "records/columns.py": FETCH | {"clean", "format"},
+    "chat/turns.py": ALL - {"clean", "compare"},
+    "chat/truncate.py": EVALUATE | {"tokenize"},
     "modeling/kv_cache.py": EVALUATE | {"train"},
     "scoring/significance.py": {"compare"},
     "synthetic/letters.py": FETCH,
@@ -32,6 +34,7 @@ EDITS: dict[str, set[str]] = {
     "nano/articles.py": set(),
     "document_config/page.py": set(),
     "prove/kills.py": set(),
+    "inspect/cli.py": set(),
     "schedule.py": set(),
 }
 

@@ -28,7 +28,7 @@ from pipeline.chat.row_format import PLAIN_TEXT
 from pipeline.config.params import Evaluate
 from pipeline.core.files import read_jsonl, write_jsonl
 from pipeline.errors import ConfigError, ModelError
-from pipeline.evaluate.questions import Lengths, QuestionReader
+from pipeline.evaluate.questions import QuestionReader, TokenLimits
 from pipeline.evaluate.stage import evaluate_model, max_prompt_tokens, predict_answers, reference_losses
 from pipeline.modeling.answer_journal import Answer, AnswerJournal, describe_other_journals, open_answer_journal
 from pipeline.modeling.collation import collate_padded
@@ -266,7 +266,7 @@ def test_max_new_tokens_must_leave_room_for_a_prompt() -> None:
         max_prompt_tokens(64, 64)
 
 
-LIMITS = Lengths(prompt=84, row=96)  # of the small model, with 12 new tokens
+LIMITS = TokenLimits(prompt=84, row=96)  # of the small model, with 12 new tokens
 
 
 def base_reader() -> QuestionReader:

@@ -9,11 +9,11 @@ from support.chats import CHATML, END, TWO_TURNS, assistant, chat_folder, dialog
 from pipeline.chat.dialogue import Dialogue
 from pipeline.chat.row_format import PLAIN_TEXT, ChatFormat
 from pipeline.errors import DataError
-from pipeline.evaluate.questions import Lengths, Question, QuestionReader
+from pipeline.evaluate.questions import Question, QuestionReader, TokenLimits
 from pipeline.modeling.encoding import load_encoder
 
 CHAT = ChatFormat(source=CHATML, stop_tokens=[END], end_tokens=[END])
-LONG = Lengths(prompt=1000, row=1000)
+LONG = TokenLimits(prompt=1000, row=1000)
 
 
 def reader_of(folder: Path, turns: str = "last", row_format: Any = CHAT) -> QuestionReader:
@@ -21,7 +21,7 @@ def reader_of(folder: Path, turns: str = "last", row_format: Any = CHAT) -> Ques
     return QuestionReader(row_format, model, load_encoder(model), turns)
 
 
-def read(reader: QuestionReader, *dialogues: Dialogue, limits: Lengths = LONG) -> list[Question]:
+def read(reader: QuestionReader, *dialogues: Dialogue, limits: TokenLimits = LONG) -> list[Question]:
     rows = [{"id": given.id, "messages": given.messages, "tools": given.tools} for given in dialogues]
     return reader.read(rows, limits)
 
@@ -48,12 +48,12 @@ def test_every_answer_is_asked_for_after_the_true_turns(tmp_path: Path) -> None:
     assert [question.reference for question in read(reader_of(tmp_path, "all"), weighted)] == ["A cold."]
 
 
-def test_a_prompt_that_is_too_long_keeps_the_system_prompt_and_the_question(tmp_path: Path) -> None:
+def test_a_long_prompt_keeps_the_system_prompt_and_the_question(tmp_path: Path) -> None:
     reader = reader_of(tmp_path)
     long = dialogue(
         system("Be brief."), user("An old question."), assistant("An old answer."), user("New?"), assistant("Yes.")
     )
-    (question,) = read(reader, long, limits=Lengths(prompt=50, row=70))
+    (question,) = read(reader, long, limits=TokenLimits(prompt=50, row=70))
     assert question.prompt == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nNew?<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -63,7 +63,9 @@ def test_a_prompt_that_is_too_long_keeps_the_system_prompt_and_the_question(tmp_
 
 def test_a_reference_that_exceeds_the_positions_counts_the_bytes_that_are_left(tmp_path: Path) -> None:
     reader = reader_of(tmp_path)
-    (question,) = read(reader, dialogue(user("Why?"), assistant("Because " * 20)), limits=Lengths(prompt=50, row=60))
+    (question,) = read(
+        reader, dialogue(user("Why?"), assistant("Because " * 20)), limits=TokenLimits(prompt=50, row=60)
+    )
     assert len(question.example.input_ids) == 60
     assert question.reference == "Because " * 20
     assert reader.completion_bytes(question) == sum(label >= 0 for label in question.example.labels)

@@ -53,7 +53,8 @@ def test_texts_longer_than_the_encoder_are_truncated(encoder: Path) -> None:
 
 
 def test_evaluate_adds_the_similarity_to_predictions_and_metrics(encoder: Path) -> None:
-    values = {"limit": None, "max_new_tokens": 12, "batch_size": None, "precision": "fp32", "engine": "transformers"}
+    values = {"limit": None, "max_new_tokens": 12, "turns": "last", "batch_size": None, "precision": "fp32"}
+    values["engine"] = "transformers"
     options = Evaluate.model_validate({**values, "semantic_model": str(encoder), "semantic_sha256": None})
     rows = read_jsonl(Path("data/formatted/test.jsonl"))[:3]
     predictions, metrics = evaluate_model(rows, Path("models/base"), options, CPU)

@@ -62,8 +62,10 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def options(**changes: Any) -> Evaluate:
-    values = {"limit": None, "max_new_tokens": 12, "batch_size": None, "precision": "fp32", "engine": "vllm"}
-    return Evaluate.model_validate({**values, "semantic_model": None, "semantic_sha256": None, **changes})
+    values = {"limit": None, "max_new_tokens": 12, "turns": "last", "batch_size": None, "precision": "fp32"}
+    return Evaluate.model_validate(
+        {**values, "engine": "vllm", "semantic_model": None, "semantic_sha256": None, **changes}
+    )
 
 
 @pytest.mark.parametrize("includes_eos", [True, False])

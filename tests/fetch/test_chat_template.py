@@ -97,7 +97,7 @@ def test_chatml_renders_prefixes_tools_calls_and_results() -> None:
     assert "<|im_start|>user\n<tool_response>\nfloor 1\n</tool_response><|im_end|>\n" in text
 
 
-def test_a_template_of_a_file_is_taken_byte_for_byte_with_its_tokens(mine: Path) -> None:
+def test_a_template_file_is_taken_byte_for_byte_with_its_tokens(mine: Path) -> None:
     Path("gemma.jinja").write_bytes(GEMMA.encode() + b"{#\n#}")
     assert fetch(mine, chat_template="gemma.jinja")["embeddings_added"] == 2
     assert (BASE / "chat_template.jinja").read_bytes() == Path("gemma.jinja").read_bytes()

@@ -160,7 +160,7 @@ def test_system_prompts_are_added_and_folded(tmp_path: Path, caplog: pytest.LogC
     assert "31 system prompts start the first user turn" in result.log
 
 
-def test_question_and_answer_become_turns_and_a_row_each_where_earlier_turns_change(
+def test_questions_and_answers_become_turns_and_rows_of_their_own(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [
@@ -188,9 +188,7 @@ def test_marks_that_contradict_the_turns_stop_the_stage_with_the_row(
         prepared(tmp_path, caplog, template, chats(30))
 
 
-def test_a_system_prompt_for_rows_that_are_learned_as_they_are_is_an_error(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_system_prompt_for_rows_as_they_are_is_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [{"prompt": f"def f{n}():", "completion": f"\n    return {n}"} for n in range(30)]
     with pytest.raises(ConfigError, match=r"format\.system: these rows are learned as they are"):
         prepared(tmp_path, caplog, CHATML, rows, "format.system='Be brief.'")

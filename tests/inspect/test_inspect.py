@@ -15,8 +15,8 @@ from pipeline.chat.row_format import ChatFormat
 from pipeline.core.files import write_jsonl
 from pipeline.core.paths import BASE, FORMATTED, TOKENIZED
 from pipeline.inspect import cli
-from pipeline.modeling.masked_text import Segment, segments_of
 from pipeline.tokenize.examples import example_rows
+from pipeline.tokenize.masked_text import Segment, segments_of
 from pipeline.tokenize.row_tokenizer import load_row_tokenizer
 from pipeline.tokenize.stage import tokenize_files
 
@@ -132,9 +132,7 @@ def test_characters_of_several_tokens_are_whole() -> None:
     ]
 
 
-def test_examples_for_the_report_are_the_first_the_middle_and_the_last_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_report_gets_the_first_middle_and_last_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_rows(CHATML, ROWS)
     examples = example_rows(TOKENIZED / "train.parquet", TOKENIZER)

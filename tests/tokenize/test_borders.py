@@ -83,7 +83,7 @@ def test_a_template_that_ends_no_turn_stops_the_stage(tmp_path: Path) -> None:
         tokenize(tmp_path, CHATML.replace("<|im_end|>", ""))
 
 
-def test_an_end_token_that_is_left_out_of_the_marks_stops_the_stage(tmp_path: Path) -> None:
+def test_an_end_token_outside_the_marks_stops_the_stage(tmp_path: Path) -> None:
     template = MARKED_CHATML.replace(
         "m.content + '<|im_end|>' }}{% endgeneration %}{{ '", "m.content }}{% endgeneration %}{{ '<|im_end|>"
     )

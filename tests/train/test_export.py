@@ -53,7 +53,7 @@ def test_another_template_for_tools_is_an_error(base: Path) -> None:
         require_trained_template(target, ChatFormat(source=PLAIN, tool_source=TOOLS, stop_tokens=[]))
 
 
-def test_the_end_of_a_turn_is_left_out_of_answers_though_the_base_does_not_flag_it(base: Path) -> None:
+def test_ends_of_turns_are_flagged_as_special(base: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.add_tokens([AddedToken("w7", special=False, rstrip=True), AddedToken("w8", special=False)])
     tokenizer.save_pretrained(base)

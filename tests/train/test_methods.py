@@ -16,9 +16,11 @@ from tokenizers import AddedToken
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, MambaConfig, MambaForCausalLM
 
+from pipeline.chat.row_format import ChatFormat, write_row_format
 from pipeline.compose.composition import compose_params, parse_params
 from pipeline.config.params import Train
 from pipeline.core.files import read_parquet
+from pipeline.core.paths import TOKENIZED
 from pipeline.errors import ConfigError, ModelError
 from pipeline.fetch.model_folder import fetch_model
 from pipeline.modeling.encoding import load_encoder
@@ -80,6 +82,7 @@ def test_same_training_writes_the_same_adapter_except_its_base_path(
     assert files == others
     assert {name for name in files if name.startswith("adapter")} == {
         "adapter/adapter_model.safetensors",
+        "adapter/chat_template.jinja",
         "adapter/tokenizer.json",
         "adapter/tokenizer_config.json",
     }
@@ -116,13 +119,13 @@ def test_peft_loads_the_adapter_from_another_folder(
 
 
 @pytest.mark.parametrize("method", [{"kind": "full"}, LORA])
-def test_end_tokens_and_chat_template_of_the_base_are_kept(
+def test_end_tokens_of_the_base_and_the_rows_template_are_kept(
     in_built: Path, train_options: Options, method: dict[str, Any]
 ) -> None:
     """End tokens that are tokens of ordinary text here are not: another tokenizer's end of text."""
     config = {"eos_token_id": [1, 0, 7], "do_sample": True, "temperature": 0.5}
     (BASE / "generation_config.json").write_text(json.dumps(config))
-    (BASE / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    write_row_format(TOKENIZED, ChatFormat(source="{{ messages[0]['content'] }}", stop_tokens=[]))
     train.train(train_options(max_steps=1, method=method), CPU)
     assert AutoTokenizer.from_pretrained(FINETUNED).chat_template == "{{ messages[0]['content'] }}"
     generation = json.loads((FINETUNED / "generation_config.json").read_text())
