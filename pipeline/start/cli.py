@@ -15,14 +15,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from pipeline.chat.row_format import PLAIN_TEXT, TextFormat
 from pipeline.compose.experiments import BREAKS_DVC
 from pipeline.compose.quoting import override_error, parse_value
 from pipeline.compose.yaml_files import chosen_option
 from pipeline.config.addresses import display_address
 from pipeline.config.params import Clean, Format
 from pipeline.config.sources import Model
-from pipeline.config.templates import ChatTemplateOption
 from pipeline.config.validation import format_errors, param_errors
 from pipeline.core.console import printable
 from pipeline.core.entrypoint import report_errors
@@ -31,7 +29,6 @@ from pipeline.records.columns import ColumnMapping, resolve_columns
 from pipeline.start.columns import choose_columns, parse_columns
 from pipeline.start.conf_edits import START, write_configuration
 from pipeline.start.hub_splits import choose_split
-from pipeline.start.lengths import measure_lengths
 from pipeline.start.machine import inspect_machine
 from pipeline.start.model_facts import model_facts
 from pipeline.start.options import Target, data_target, model_target
@@ -71,13 +68,13 @@ def start(arguments: argparse.Namespace, questions: Questions) -> None:
     rows = read_rows(values["data"])
     mapping = choose_mapping(rows, given, values["data"]["columns"], questions)
     say(describe_rows(rows, mapping, display_address(arguments.source)))
-    sample = render_sample(rows, mapping, Clean.model_validate(values["clean"]), row_format_of(values))
+    clean, options = Clean.model_validate(values["clean"]), Format.model_validate(values["format"])
+    sample = render_sample(rows, mapping, clean, options, values["tokenize"]["loss"], facts)
     say([*describe_sample(sample), *preview_rows(sample.rows)])
 
     machine = inspect_machine(values["compute"])
-    lengths = measure_lengths([(row.prompt, row.completion) for row in sample.rows], facts.encoder)
     kept = round(rows.table.num_rows * len(sample.rows) / sample.read) if rows.is_complete else None
-    advice = recommend(facts, machine, lengths, kept, has_own_test=rows.test_rows is not None)
+    advice = recommend(facts, machine, sample.rendered.lengths, kept, has_own_test=rows.test_rows is not None)
     settings = changed_settings(advice.settings, data, model)
     say(["", describe_memory(facts, machine), "Settings:", *map(describe_setting, settings)])
     say([f"Warning: {warning}" for warning in advice.warnings], stream=sys.stderr)
@@ -148,13 +145,6 @@ def choose_mapping(
         except DataError:  # the file has other columns now
             pass
     return choose_columns(rows.table, given, questions)
-
-
-def row_format_of(values: Values) -> TextFormat:
-    template = Format.model_validate(values["format"]).template
-    if isinstance(template, ChatTemplateOption):
-        return PLAIN_TEXT
-    return TextFormat(prompt=template.prompt, completion=template.completion)
 
 
 def changed_settings(settings: list[Setting], data: Target, model: Target) -> list[Setting]:
