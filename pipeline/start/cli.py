@@ -29,7 +29,6 @@ from pipeline.records.columns import ColumnMapping, resolve_columns
 from pipeline.start.columns import choose_columns, parse_columns
 from pipeline.start.conf_edits import START, write_configuration
 from pipeline.start.hub_splits import choose_split
-from pipeline.start.lengths import measure_lengths
 from pipeline.start.machine import inspect_machine
 from pipeline.start.model_facts import model_facts
 from pipeline.start.options import Target, data_target, model_target
@@ -69,14 +68,13 @@ def start(arguments: argparse.Namespace, questions: Questions) -> None:
     rows = read_rows(values["data"])
     mapping = choose_mapping(rows, given, values["data"]["columns"], questions)
     say(describe_rows(rows, mapping, display_address(arguments.source)))
-    options = Format.model_validate(values["format"])
-    sample = render_sample(rows, mapping, Clean.model_validate(values["clean"]), options, facts.folder)
+    clean, options = Clean.model_validate(values["clean"]), Format.model_validate(values["format"])
+    sample = render_sample(rows, mapping, clean, options, values["tokenize"]["loss"], facts)
     say([*describe_sample(sample), *preview_rows(sample.rows)])
 
     machine = inspect_machine(values["compute"])
-    lengths = measure_lengths([(row.prompt, row.completion) for row in sample.rows], facts.encoder, sample.is_chat)
     kept = round(rows.table.num_rows * len(sample.rows) / sample.read) if rows.is_complete else None
-    advice = recommend(facts, machine, lengths, kept, has_own_test=rows.test_rows is not None)
+    advice = recommend(facts, machine, sample.rendered.lengths, kept, has_own_test=rows.test_rows is not None)
     settings = changed_settings(advice.settings, data, model)
     say(["", describe_memory(facts, machine), "Settings:", *map(describe_setting, settings)])
     say([f"Warning: {warning}" for warning in advice.warnings], stream=sys.stderr)

@@ -1,25 +1,21 @@
-"""What is known about a base model before it is fetched: its size, positions and tokenizer, read without its weights."""
+"""What is known about a base model before it is fetched: size, positions, tokenizer and chat template, without its weights."""
 
+import atexit
 import json
 import math
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config.sources import FolderModel, HubModel, Model, ScratchModel
 from pipeline.errors import ModelError, PipelineError
-from pipeline.fetch.model_files import WEIGHTS, WEIGHTS_INDEX, find_model_files
+from pipeline.fetch.model_files import TEXT_FILES, WEIGHTS, WEIGHTS_INDEX, find_model_files
 from pipeline.modeling.encoding import Encoder, load_encoder
 from pipeline.modeling.model_config import max_positions_of, read_config
 
-CONFIG_FILES = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "generation_config.json",
-)
+SCRATCH = "scratch"  # the name of a model that fetch creates
+OTHER_COPIES = "*/*.model"  # of the tokenizer, in subfolders of models on the Hub
 # The keys of config.json for the same figure, which differ by architecture.
 LAYERS, HIDDEN = ("num_hidden_layers", "n_layer", "n_layers", "num_layers"), ("hidden_size", "n_embd", "d_model")
 
@@ -32,7 +28,12 @@ class ModelFacts(NamedTuple):
     hidden_size: int | None = None
     vocabulary: int | None = None
     encoder: Encoder | None = None  # None: the tokenizer is not known before fetch
-    folder: Path | None = None  # of its tokenizer and chat template; None: not known before fetch
+    folder: Path | None = None  # with tokenizer.json, chat template and configuration; None: not there before fetch
+
+    @property
+    def may_have_chat_template(self) -> bool:
+        """Whether only fetch will show if the model has a chat template."""
+        return self.folder is None and self.name != SCRATCH
 
 
 def model_facts(model: Model) -> ModelFacts:
@@ -68,6 +69,7 @@ def count_parameters(weights: Path) -> int:
 def _facts(name: str, folder: Path, parameters: int | None) -> ModelFacts:
     config = read_config(folder, name)
     text: dict[str, Any] = config | (config.get("text_config") or {})
+    ready = _with_fast_tokenizer(folder)
     return ModelFacts(
         name,
         parameters,
@@ -75,8 +77,8 @@ def _facts(name: str, folder: Path, parameters: int | None) -> ModelFacts:
         layers=_first_of(text, LAYERS),
         hidden_size=_first_of(text, HIDDEN),
         vocabulary=_first_of(text, ("vocab_size",)),
-        encoder=_encoder_of(folder),
-        folder=folder if (folder / "tokenizer.json").exists() else None,
+        encoder=load_encoder(ready),
+        folder=ready,
     )
 
 
@@ -84,30 +86,34 @@ def _first_of(config: dict[str, Any], keys: tuple[str, ...]) -> int | None:
     return next((config[key] for key in keys if isinstance(config.get(key), int)), None)
 
 
-def _encoder_of(folder: Path) -> Encoder:
-    """The folder's tokenizer; one without tokenizer.json is converted, as fetch does."""
+def _with_fast_tokenizer(folder: Path) -> Path:
+    """The folder; if it has no tokenizer.json, a temporary one with its tokenizer converted, as fetch does."""
     if (folder / "tokenizer.json").exists():
-        return load_encoder(folder)
+        return folder
     from pipeline.modeling.loading import load_tokenizer  # imports transformers, which takes seconds
 
-    with tempfile.TemporaryDirectory() as converted:
-        load_tokenizer(folder).save_pretrained(converted)
-        return load_encoder(Path(converted))
+    tokenizer = load_tokenizer(folder)
+    converted = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, converted, ignore_errors=True)
+    tokenizer.save_pretrained(converted)
+    for name in ("config.json", "generation_config.json"):
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, converted / name)
+    return converted
 
 
 def _facts_of_scratch(model: ScratchModel) -> ModelFacts:
     """The figures of the GPT-NeoX that fetch will create; its tokenizer is trained then."""
     per_layer = 12 * model.hidden_size**2 + 13 * model.hidden_size
     parameters = model.layers * per_layer + 2 * model.vocabulary * model.hidden_size + 2 * model.hidden_size
-    return ModelFacts("scratch", parameters, model.positions, model.layers, model.hidden_size, model.vocabulary)
+    return ModelFacts(SCRATCH, parameters, model.positions, model.layers, model.hidden_size, model.vocabulary)
 
 
 def _facts_from_hub(model: HubModel) -> ModelFacts:
     """The facts by the Hub's listing and the small files of the model, which stay in the Hub's cache."""
     import httpx2
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
-        EntryNotFoundError,
         HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
@@ -119,54 +125,35 @@ def _facts_from_hub(model: HubModel) -> ModelFacts:
 
     disable_progress_bars()
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            for name in CONFIG_FILES:
-                try:
-                    path = hf_hub_download(model.name, name, revision=model.revision)
-                except LocalEntryNotFoundError:
-                    raise
-                except EntryNotFoundError:
-                    continue
-                (Path(folder) / name).write_bytes(Path(path).read_bytes())
-                snapshot = Path(path).parent
-            facts = _facts_of_hub_files(model, Path(folder))
-            return facts if facts.folder is None else facts._replace(folder=snapshot)  # the other folder is removed
+        snapshot = snapshot_download(
+            model.name, revision=model.revision, allow_patterns=[*TEXT_FILES], ignore_patterns=OTHER_COPIES
+        )
+        return _facts_of_snapshot(model, Path(snapshot))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.TransportError):
         return ModelFacts(model.name)
     except (HFValidationError, HfHubHTTPError) as error:
         raise ModelError(f"--model: {explain_hub_error(error, model.name, model.revision, 'model')}") from None
 
 
-def _facts_of_hub_files(model: HubModel, folder: Path) -> ModelFacts:
-    if not (folder / "config.json").exists():
+def _facts_of_snapshot(model: HubModel, snapshot: Path) -> ModelFacts:
+    if not (snapshot / "config.json").exists():
         raise ModelError(
             f"--model: {model.name} has no config.json on the Hub; expected a model that transformers loads"
         )
-    parameters = _hub_parameters(model)
+    parameters = _cached_parameters(snapshot) or _hub_parameters(model)
     try:
-        return _facts(model.name, folder, parameters)
-    except PipelineError:  # a tokenizer in another format, which fetch converts
-        config = read_config(folder, model.name)
-        return ModelFacts(model.name, parameters, max_positions_of(folder), _first_of(config, LAYERS))
+        return _facts(model.name, snapshot, parameters)
+    except PipelineError:  # a tokenizer that only fetch can explain
+        config = read_config(snapshot, model.name)
+        return ModelFacts(model.name, parameters, max_positions_of(snapshot), _first_of(config, LAYERS))
 
 
 def _hub_parameters(model: HubModel) -> int | None:
     """The number of weights by the headers of the safetensors files, of which only the start is downloaded."""
     import httpx2
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        NotASafetensorsRepoError,
-        OfflineModeIsEnabled,
-    )
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError, OfflineModeIsEnabled
 
-    try:
-        cached = Path(snapshot_download(model.name, revision=model.revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        cached = Path()
-    if parameters := _cached_parameters(cached):
-        return parameters
     try:
         metadata = HfApi().get_safetensors_metadata(model.name, revision=model.revision)
     except (HfHubHTTPError, NotASafetensorsRepoError, OfflineModeIsEnabled, httpx2.HTTPError, ValueError, KeyError):

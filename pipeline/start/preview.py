@@ -1,8 +1,10 @@
 """Describes the source, and shows its first rows as the model will see them."""
 
+from pipeline.format.chat_notes import describe_chat
 from pipeline.records.columns import ColumnMapping
 from pipeline.records.tasks import format_names
-from pipeline.start.sample import Rendered, Rows, Sample
+from pipeline.start.renderer import Rendered, describe_refused
+from pipeline.start.sample import Rows, Sample
 
 SHOWN_ROWS = 2
 SHOWN_CHARACTERS = 700  # of a prompt or a completion
@@ -25,11 +27,14 @@ def describe_rows(rows: Rows, mapping: ColumnMapping, name: str) -> list[str]:
 
 
 def describe_sample(sample: Sample) -> list[str]:
-    """Lines with the rows that the stages will drop, and a switch for HTML."""
-    lines = [sample.rendering]
+    """Lines with what renders the rows, which of them the stages will drop, and a switch for HTML."""
+    lines = [f"Rows: {sample.renderer.description}"]
+    if sample.rendered.chat:
+        lines.append(f"Chats: {describe_chat(sample.rendered.chat)}")
     if dropped := sample.dropped:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())
         lines.append(f"Of {sample.read:,} rows, {dropped.total():,} will be dropped: {reasons}")
+        lines += [f"  {line}" for line in describe_refused(sample.rendered, sample.renderer)]
     if sample.with_html:
         lines.append(
             f"HTML tags are in {sample.with_html:,} of {len(sample.rows):,} rows and will be learned as they are. To keep "
@@ -44,8 +49,17 @@ def preview_rows(rows: list[Rendered]) -> list[str]:
     for row in rows[:SHOWN_ROWS]:
         if row.prompt:
             lines += [f"Row {row.id}, prompt:", *_indented(row.prompt)]
-        lines += [f"Row {row.id}, completion (what the model learns to write):", *_indented(row.completion)]
+        lines += [f"Row {row.id}, completion ({_describe_learned(row)}):", *_indented(row.completion)]
     return lines
+
+
+def _describe_learned(row: Rendered) -> str:
+    """
+    >>> _describe_learned(Rendered(0, "A", "B", earlier_turns=2))
+    'what the model learns to write, as it does 2 earlier turns of the assistant'
+    """
+    turns = f"{row.earlier_turns} earlier turn{'s' if row.earlier_turns > 1 else ''} of the assistant"
+    return "what the model learns to write" + (f", as it does {turns}" if row.earlier_turns else "")
 
 
 def _indented(text: str) -> list[str]:

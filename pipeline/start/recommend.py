@@ -154,9 +154,10 @@ def _length_settings(facts: ModelFacts, lengths: Lengths, max_length: int) -> tu
     if not too_long:
         return [Setting("tokenize.max_length", max_length, why), _answer_setting(facts, lengths)], []
     limit = "the model's positions" if max_length == facts.positions else "as much as fits into memory"
+    lost = "the oldest turns are left out" if lengths.chat else "the start of their prompt is cut off"
     warning = (
-        f"{too_long:,} of {total:,} rows are longer than {max_length:,} tokens ({limit}): the start of their prompt is cut "
-        f"off, and {unended:,} also lose the end of their answer"
+        f"{too_long:,} of {total:,} rows are longer than {max_length:,} tokens ({limit}): {lost}, and {unended:,} also lose "
+        "the end of their answer"
     )
     settings = [Setting("tokenize.max_length", max_length, f"{limit}; {why}")]
     if unended:
@@ -213,7 +214,7 @@ def _time_warnings(
     if machine.is_gpu or not facts.parameters or not rows:
         return []
     epochs = next(float(setting.value) for setting in settings if setting.key == "train.epochs")
-    tokens = (sum(lengths.prompts) + sum(lengths.completions)) / len(lengths.prompts) * rows * epochs
+    tokens = lengths.tokens_per_record * rows * epochs
     hours = 6 * facts.parameters * tokens / (CPU_FLOPS_PER_CORE * machine.cores) / 3600
     if hours < 2:
         return []

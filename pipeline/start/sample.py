@@ -1,31 +1,37 @@
 """A sample of the rows, cleaned and rendered as the stages will do it, to measure and to show."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from pipeline.chat.dialogue import learned_turns
-from pipeline.chat.row_format import PLAIN_TEXT, ChatFormat, TextFormat
-from pipeline.chat.turns import render_turn
+from pipeline.chat.row_format import ChatFormat, TextFormat
 from pipeline.clean.cleaner import Cleaner, conversational_mapping
 from pipeline.config.params import Clean, Format
 from pipeline.config.sources import Data, FileRows
-from pipeline.config.templates import ChatTemplateOption
 from pipeline.core.files import local_files
 from pipeline.errors import DataError
 from pipeline.fetch import sources
-from pipeline.format.chat_notes import describe_row_format
-from pipeline.format.chat_rows import ChatReader
 from pipeline.format.conversations import conversations_of
-from pipeline.format.rendering import chat_reader_of, choose_row_format, render_row
+from pipeline.format.rendering import render_row
 from pipeline.records.columns import ColumnMapping
 from pipeline.records.tasks import Task, has_context, unrenderable_parts
+from pipeline.start.chats import render_chats
+from pipeline.start.lengths import measure_lengths
+from pipeline.start.model_facts import ModelFacts
+from pipeline.start.renderer import (
+    NEEDS_CHAT_TEMPLATE,
+    Rendered,
+    RenderedRows,
+    Renderer,
+    choose_renderer,
+    describe_refused,
+)
 
 MAX_ROWS = 20_000  # to clean, render and tokenize, which takes seconds
+MAX_CHATS = 4_000  # the same of rows that a chat template renders
 MAX_LOCAL_BYTES = 500_000_000  # read as a whole, to count the rows
 HTML = ("</p>", "<br", "</div>", "</li>", "&nbsp;", "&amp;", "</a>", "</span>")
 
@@ -38,21 +44,27 @@ class Rows(NamedTuple):
     test_rows: int | None  # of the user's own test set; None: there is none
 
 
-class Rendered(NamedTuple):
-    id: int
-    prompt: str
-    completion: str
+class Cleaned(NamedTuple):
+    """Some rows through clean."""
+
+    task: Task
+    records: list[dict[str, Any]]
+    read: int  # rows that were cleaned
+    dropped: Counter[str]  # reason → rows
 
 
 class Sample(NamedTuple):
     """Some rows through clean and format."""
 
-    rows: list[Rendered]
+    renderer: Renderer
+    rendered: RenderedRows
     read: int  # rows that were cleaned
-    dropped: Counter[str]  # reason → rows
+    dropped: Counter[str]  # reason → rows, by clean and by format
     with_html: int
-    rendering: str  # what renders the rows
-    is_chat: bool  # whether that is a chat template
+
+    @property
+    def rows(self) -> list[Rendered]:
+        return self.rendered.rows
 
 
 def read_rows(values: dict[str, Any]) -> Rows:
@@ -82,67 +94,56 @@ def without_token_limits(clean: Clean) -> Clean:
     return clean.model_copy(update={"question": question, "answer": answer})
 
 
-def render_sample(rows: Rows, mapping: ColumnMapping, clean: Clean, options: Format, folder: Path | None) -> Sample:
-    """Clean and render the rows, evenly spaced ones if there are many.
+def render_sample(
+    rows: Rows, mapping: ColumnMapping, clean: Clean, options: Format, loss: str, facts: ModelFacts
+) -> Sample:
+    """Clean and render the rows, evenly spaced ones if there are many. loss: tokenize.loss.
 
-    folder: of the model's tokenizer and chat template; None if they are not known. Raises DataError if a mapped cell is not text
-    or no row is kept.
+    Raises DataError if a mapped cell is not text or no row is kept; ConfigError or DataError if the chat template that is to
+    render the rows is missing or unusable.
     """
+    cleaned = clean_rows(rows, mapping, clean, MAX_ROWS)
+    with_context = any(has_context(cleaned.task, record) for record in cleaned.records)
+    renderer = choose_renderer(options, cleaned.task, with_context, facts)
+    if isinstance(renderer.row_format, ChatFormat):
+        if len(cleaned.records) > MAX_CHATS:
+            cleaned = clean_rows(rows, mapping, clean, MAX_CHATS)
+        rendered = render_chats(cleaned.records, cleaned.task, renderer.row_format, facts, options.system, loss)
+    else:
+        rendered = render_texts(cleaned.records, cleaned.task, renderer.row_format, facts, options.system)
+    dropped = cleaned.dropped + rendered.refused
+    with_html = sum(any(tag in (row.prompt + row.completion) for tag in HTML) for row in rendered.rows)
+    sample = Sample(renderer, rendered, cleaned.read, dropped, with_html)
+    if not rendered.rows:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+        advice = "\n".join(describe_refused(rendered, renderer)) or "Choose other columns: --columns"
+        raise DataError(f"none of the {cleaned.read:,} rows can be learned from ({reasons}). {advice}")
+    return sample
+
+
+def clean_rows(rows: Rows, mapping: ColumnMapping, clean: Clean, limit: int) -> Cleaned:
+    """Clean the rows, `limit` evenly spaced ones if there are more. Raises DataError if a mapped cell is not text."""
     table = rows.table.select(mapping.source_columns())
-    if table.num_rows > MAX_ROWS:
-        table = table.take(np.linspace(0, table.num_rows - 1, MAX_ROWS).astype(np.int64))
+    if table.num_rows > limit:
+        table = table.take(np.linspace(0, table.num_rows - 1, limit).astype(np.int64))
     mapping = conversational_mapping(mapping, table)
     batch = Cleaner(mapping, without_token_limits(clean)).clean_batch(table)
-    dropped = Counter(row["reason"] for row in batch.dropped)
-    row_format = row_format_of(options, mapping.task, batch.records, folder)
-    if is_chat := isinstance(row_format, ChatFormat) and folder is not None:
-        rendered, refused = render_chats(
-            batch.records, mapping.task, chat_reader_of(row_format, options.system, folder)
-        )
-    else:
-        rendered, refused = render_texts(batch.records, mapping.task, row_format, options.system)
-    dropped.update(refused)
-    if not rendered:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
-        raise DataError(
-            f"none of the {table.num_rows:,} rows can be learned from ({reasons}). Choose other columns: --columns"
-        )
-    with_html = sum(any(tag in (row.prompt + row.completion) for tag in HTML) for row in rendered)
-    return Sample(rendered, table.num_rows, dropped, with_html, describe_row_format(row_format, mapping.task), is_chat)
-
-
-def row_format_of(
-    options: Format, task: Task, records: list[dict[str, Any]], folder: Path | None
-) -> TextFormat | ChatFormat:
-    """The format in which the stages will render the records, as far as the model is known."""
-    if folder is not None:
-        return choose_row_format(options, task, any(has_context(task, record) for record in records), folder)
-    template = options.template
-    if isinstance(template, ChatTemplateOption):
-        return PLAIN_TEXT
-    return TextFormat(prompt=template.prompt, completion=template.completion)
+    return Cleaned(mapping.task, batch.records, table.num_rows, Counter(row["reason"] for row in batch.dropped))
 
 
 def render_texts(
-    records: list[dict[str, Any]], task: Task, row_format: TextFormat | ChatFormat, system: str | None
-) -> tuple[list[Rendered], list[str]]:
-    """(the rows by a prompt template, the reasons of those that it cannot express)."""
-    renderable = [r for r in records if not {"tool_calls", "tool_results"} & set(unrenderable_parts(task, r))]
-    rows = (render_row(conversation, row_format) for conversation in conversations_of(renderable, task, system))
-    refused = ["needs_chat_template"] * (len(records) - len(renderable))
-    return [Rendered(row["id"], row["prompt"], row["completion"]) for row in rows], refused
-
-
-def render_chats(records: list[dict[str, Any]], task: Task, reader: ChatReader) -> tuple[list[Rendered], list[str]]:
-    """(the dialogues, each before and from its last learned turn on, the reasons of those that the template cannot express)."""
-    rendered = []
-    for record in records:
-        if (dialogue := reader.read(record, task)) is None:
-            continue
-        escaped = reader.tokens.escape(dialogue)
-        (last,) = learned_turns(dialogue.messages, "last")
-        stop_tokens = reader.row_format.stop_tokens
-        turn = render_turn(reader.template, reader.tokens, escaped.dialogue, last, stop_tokens)
-        texts = (escaped.restore(text) for text in (turn.prompt, turn.answer[: turn.end]))
-        rendered.append(Rendered(dialogue.id, *texts))
-    return rendered, [reason for _, reason, _ in reader.refused]
+    records: list[dict[str, Any]], task: Task, row_format: TextFormat, facts: ModelFacts, system: str | None
+) -> RenderedRows:
+    """Render cleaned records by a prompt template. system: format.system."""
+    renderable = records
+    if row_format.prompt is not None:
+        renderable = [
+            record for record in records if not {"tool_calls", "tool_results"} & set(unrenderable_parts(task, record))
+        ]
+    rendered = [
+        Rendered(row["id"], row["prompt"], row["completion"])
+        for row in (render_row(chat, row_format) for chat in conversations_of(renderable, task, system))
+    ]
+    refused = Counter({NEEDS_CHAT_TEMPLATE: len(records) - len(renderable)})
+    lengths = measure_lengths([(row.prompt, row.completion) for row in rendered], facts.encoder)
+    return RenderedRows(rendered, lengths, +refused)

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from support.snapshots import isolate_client, point_client_to
 from support.sources import OWN_TEMPLATE, folder_model, hub_model
 from support.tickets import Start
 
+from pipeline.chat.model_template import read_model_templates
 from pipeline.compose.adopt import adopt
 from pipeline.compose.composition import compose_params, parse_params
 from pipeline.config.sources import ScratchModel
@@ -57,6 +58,28 @@ def test_a_dataset_and_a_model_of_the_hub_become_the_default(start: Start, hub: 
     assert len(weights) <= 2, "only the header of the weights is read"
 
 
+def test_a_chat_model_of_the_hub_renders_with_its_small_files(
+    start: Start, hub: Hub, write_chat_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_chat_model(hub.root / "models/owner/chatty")
+    tools = folder / "additional_chat_templates/tool_use.jinja"
+    tools.parent.mkdir()
+    tools.write_text("tools")
+    code, output, _ = start("owner/faq", "--model", "owner/chatty", "--yes")
+    assert code == 0
+    assert "Rows: rendered by the model's chat template\n" in output
+    assert "  | <|user|>train question 0?<|end|><|assistant|>\n" in output
+    fetched = {request.partition("/resolve/")[2].partition("/")[2] for request in hub.downloads()}
+    small = {"chat_template.jinja", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "config.json"}
+    assert small | {"additional_chat_templates/tool_use.jinja"} <= fetched
+    model = hub_model("owner/chatty")
+    facts = model_facts(model)
+    assert facts.folder is not None
+    assert (facts.folder / "additional_chat_templates/tool_use.jinja").read_text() == "tools"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert model_facts(model).folder == facts.folder
+
+
 def test_a_model_that_the_hub_does_not_have_is_an_error(hub: Hub) -> None:
     with pytest.raises(ModelError, match="owner/gone"):
         model_facts(hub_model("owner/gone"))
@@ -65,13 +88,40 @@ def test_a_model_that_the_hub_does_not_have_is_an_error(hub: Hub) -> None:
 def test_a_hub_out_of_reach_leaves_the_size_unknown(hub: Hub) -> None:
     hub.failures.append(Failure("models/owner/nano", drop=-1, times=99))
     hub.failures.append(Failure("owner/nano/resolve", drop=-1, times=99))
-    assert model_facts(hub_model("owner/nano")).parameters is None
+    facts = model_facts(hub_model("owner/nano"))
+    assert (facts.parameters, facts.folder, facts.may_have_chat_template) == (None, None, True)
+
+
+def test_a_model_out_of_reach_may_have_a_chat_template(start: Start, hub: Hub, in_project: Path) -> None:
+    hub.failures.append(Failure("owner/chatty", drop=-1, times=99))
+    code, output, _ = start("tickets.csv", "--model", "owner/chatty", "--yes")
+    assert code == 0
+    assert "rendered by the prompt template, unless the model has a chat template, which is known after fetch" in output
+
+
+def test_a_tokenizer_in_another_format_is_converted_with_the_chat_template(
+    write_chat_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = write_chat_model(tmp_path / "model")
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"] | {"<|end|>": 256}
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    config = {"tokenizer_class": "GPT2Tokenizer", "eos_token": "<|end|>", "unk_token": "<|end|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    facts = model_facts(folder_model(folder))
+    assert facts.folder is not None
+    assert facts.folder != folder
+    assert read_model_templates(facts.folder) == read_model_templates(folder)
+    assert (facts.folder / "generation_config.json").exists()
+    assert not (folder / "tokenizer.json").exists()
 
 
 def test_facts_of_a_folder_are_read_from_headers_and_config() -> None:
     facts = model_facts(folder_model(NANO))
     assert facts[1:6] == (3_352_704, 512, 4, 192, 4096)
     assert facts.encoder is not None
+    assert facts.folder == NANO
 
 
 def test_a_scratch_model_has_the_size_that_start_reports(tmp_path: Path) -> None:

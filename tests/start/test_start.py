@@ -1,14 +1,11 @@
 """python -m pipeline.start: from a source to the configuration."""
 
 import io
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.chats import assistant, chat_folder, user
-from support.small_models import small_model
 from support.tickets import Start, write_tickets
 
 from pipeline.compose.composition import compose_params, parse_params
@@ -72,23 +69,6 @@ def test_conversational_prompts_are_shown_as_one_text(start: Start) -> None:
     code, output, _ = start("trl.jsonl", "--yes")
     assert code == 0
     assert "  | ### Question:\n  | Why 0?\n" in output
-
-
-def test_a_chat_model_shows_its_own_template_and_what_it_leaves_out(start: Start, in_project: Path) -> None:
-    chat_folder(in_project / "chatty")
-    small_model("llama", vocab_size=300).save_pretrained(in_project / "chatty")
-    talk = [user("Is it flu?"), assistant("No."), user("Why not?"), assistant("No fever.")]
-    rows = [talk, [*talk, assistant("Sure.")], *([user(f"And day {day}?"), assistant("Rest.")] for day in range(9))]
-    lines = [json.dumps({"messages": messages}) for messages in rows]
-    (in_project / "talks.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    code, output, _ = start("talks.jsonl", "--model", "chatty", "--yes")
-    assert code == 0
-    assert "Rows are chats, rendered by the chat template\n" in output
-    assert "1 will be dropped: 1 consecutive_assistant_turns" in output
-    assert "  | <|im_start|>user\n  | Why not?<|im_end|>\n  | <|im_start|>assistant\n" in output
-    assert "  | No fever.<|im_end|>\n" in output
-    print(output)
-    assert "the longest row has 72 tokens" in output  # control tokens are one token each
 
 
 def test_terminal_escapes_of_the_data_are_shown_not_sent(start: Start, in_project: Path) -> None:
